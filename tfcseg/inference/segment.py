@@ -255,6 +255,7 @@ def _segmented(labels: LabelSet, frame: Frame, result: FrameResult, is_computed:
         updated_fraction=result.updated_fraction,
         model_ms=result.model_ms if is_computed else None,
         is_held=frame.is_held,
+        is_stand_in=frame.is_stand_in,
         label_set=labels,
         confidence_grid=result.confidence,
         carried=result.carried,

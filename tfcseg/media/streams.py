@@ -244,7 +244,8 @@ def without_gaps(frames: Iterable[Frame], frame_rate: float) -> Iterator[Frame]:
             for number in range(1, missing + 1):
                 if time.monotonic() > end_s:
                     break
-                yield replace(last, index=count, time_s=last.time_s + number / frame_rate, is_held=True)
+                time_s = last.time_s + number / frame_rate
+                yield replace(last, index=count, time_s=time_s, is_held=True, is_stand_in=True)
                 count += 1
         yield replace(frame, index=count)
         last, count = frame, count + 1
