@@ -19,6 +19,7 @@ from tests.helpers.tiny_model import NAMES, moving_images, write_tiny_model
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import probe, read_frames
 from tfcseg.report.schema import OptionFacts
+from tfcseg.weights import loading
 
 FRAMES = 10
 REPORT_KEYS = {
@@ -206,11 +207,13 @@ def test_hidden_classes_stay_as_filmed(weights, tmp_path):
     assert tint["one"][~inside].mean() < 0.5 * tint["all"][~inside].mean()
 
 
-def test_existing_results_are_refused_before_the_model_loads(clip, weights, tmp_path):
+def test_existing_results_are_refused_before_the_model_loads(clip, weights, tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
     (out / "report.json").write_text('{"tfcseg": "0.1.0"}')
-    done = call("run", clip, "-o", out, "-m", "no-such-model")
+    with monkeypatch.context() as patched:
+        patched.setattr(loading, "load_model", None)
+        done = call("run", clip, "-o", out, "-m", weights)
     assert done.returncode == 1
     assert f"{str(out / 'report.json')!r} already exists" in one_line(done)
     assert "--overwrite" in one_line(done)
@@ -276,6 +279,20 @@ def test_senseless_options_are_usage_errors_and_leave_nothing(clip, weights, tmp
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--classes", "persn"), "no class 'persn'"),
+        (("--palette", "none.json"), "none.json: no such file"),
+        (("--sides", "both", "--latency", "low"), "both sides need the next keyframe"),
+        (("-m", "none"), "no model or weights file 'none'"),
+    ],
+)
+def test_wrong_values_are_told_before_results_that_are_there(clip, weights, tmp_path, options, said):
+    (tmp_path / "report.json").write_text('{"tfcseg": "0.1.0"}')
+    assert said in call("run", clip, "-o", tmp_path, "-m", weights, *options).error
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "empty", "no_moov"])

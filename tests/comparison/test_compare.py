@@ -12,8 +12,11 @@ from tests.helpers.command_line import call
 from tests.helpers.media import LOSSLESS, write_video
 from tests.helpers.tiny_model import moving_images, write_tiny_model
 from tests.helpers.vspw_fixture import make_vspw, write_predictions
+from tfcseg.comparison import compare
+from tfcseg.comparison.plan import Plan
 from tfcseg.media.masks import read_mask
-from tfcseg.media.reader import probe, read_frames
+from tfcseg.media.reader import open_frames, probe, read_frames
+from tfcseg.media.source import Source
 
 FRAMES, RATE = 12, 5
 KEYS = {
@@ -256,6 +259,16 @@ def test_masks_of_the_whole_video_are_a_baseline_for_a_part(part, out, clip, wei
             call(*command, "--modes", "reuse", "--keyframe-interval", 1, "--no-flow-consistency", "--json")
         )
         assert found["modes"]["reuse"]["agreement"] == 100
+
+
+def test_which_masks_a_part_has_is_found_in_one_pass(out, clip, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        compare, "open_frames", lambda *given, **part: opened.append(part) or open_frames(*given, **part)
+    )
+    found = compare._masks_of(Plan(baseline=out / "image"), Source.of(clip), 0.4, 1.0)
+    assert [path.name for path in found] == [f"{index:08d}.png" for index in (2, 3, 4)]
+    assert len(opened) == 1
 
 
 @pytest.mark.parametrize(

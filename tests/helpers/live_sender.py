@@ -27,7 +27,7 @@ def closed_port():
 
 
 @contextmanager
-def _port_for(scheme):
+def port_for(scheme):
     """A free port; of datagrams it is not held, since they would come to us."""
     if scheme not in ("udp", "srt"):
         with closed_port() as port:
@@ -49,7 +49,7 @@ def ffmpeg_sends(clip, *arguments, **options):
 def sending(clip, scheme):
     """Serve ``clip`` until the end of the block; yields the address to read and the process that sends."""
     listens = ("-listen", "1") if scheme == "http" else ()
-    with _port_for(scheme) as port:
+    with port_for(scheme) as port:
         address = f"{scheme}://127.0.0.1:{port}"
         process = ffmpeg_sends(clip, "-f", "mpegts", *listens, address + _SUFFIXES[scheme])
         try:

@@ -228,12 +228,15 @@ def test_after_a_gap_the_next_frame_is_a_keyframe(options):
     assert keyframes([0, 3, 5, 6]) == [0]
 
 
-def test_a_failing_source_fails_after_its_complete_intervals():
+@pytest.mark.parametrize(
+    "options", [{"sides": "one"}, {"sides": "both"}, {"sides": "past"}, {"latency": "low"}], ids=str
+)
+def test_a_failing_source_fails_after_all_its_frames(options):
     def frames():
-        yield from moving_images(5)
+        yield from moving_images(6)
         raise OSError("the disk is gone")
 
-    segmented = tfcseg.segment(frames(), MODEL)
-    assert [next(segmented).index for _ in range(4)] == [0, 1, 2, 3]
+    segmented = tfcseg.segment(frames(), MODEL, **options)
+    assert [next(segmented).index for _ in range(6)] == list(range(6))
     with pytest.raises(OSError, match="the disk is gone"):
         next(segmented)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.command_line import call
-from tests.helpers.live_sender import closed_port, rtsp_server, sending
+from tests.helpers.live_sender import closed_port, ffmpeg_sends, port_for, rtsp_server, sending
 from tests.helpers.media import children, read_number, write_clip
 from tfcseg.errors import InputError, LostConnection
 from tfcseg.media import streams
@@ -54,6 +54,39 @@ def test_frames_come_over_one_connection_until_it_breaks(clip, scheme):
         sender.wait()
         assert children() == before
     assert all((after - number) % COUNT == 1 for number, after in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize("audio", [None, ("sine", ("-c:a", "aac", "-shortest"))], ids=["silent", "with sound"])
+def test_a_late_keyframe_is_waited_for(tmp_path, audio):
+    clip = write_clip(tmp_path / "clip.mkv", 200, audio=audio, extra=("-g", "100", "-keyint_min", "100"))
+    with sending(clip, "udp") as (address, _):
+        time.sleep(1)
+        with open_frames(live_source(address)) as frames:
+            assert frames.info.frame_rate == 25
+            assert read_number(next(frames).image) == 100
+
+
+def test_a_stream_without_keyframes_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(streams, "_TS_ANALYSED_S", 0.5)
+    clip = write_clip(tmp_path / "clip.mkv", 200, extra=("-g", "200", "-keyint_min", "200"))
+    with sending(clip, "udp") as (address, _):
+        time.sleep(1)
+        with pytest.raises(InputError, match=f"^{address}: cannot be read: no keyframe came in time; let the sender"):
+            open_frames(live_source(address))
+
+
+def test_udp_carries_other_formats_than_mpeg_ts(clip):
+    with port_for("udp") as port:
+        address = f"udp://127.0.0.1:{port}"
+    sender = ffmpeg_sends(clip, "-bsf:v", "h264_mp4toannexb", "-f", "h264", address)
+    try:
+        with open_frames(live_source(address)) as frames:
+            numbers = [read_number(frame.image) for frame in itertools.islice(frames, 30) if not frame.is_held]
+    finally:
+        sender.kill()
+        sender.wait()
+    assert all((after - number) % COUNT == 1 for number, after in itertools.pairwise(numbers))
+    assert len(numbers) > 5
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path):

@@ -80,6 +80,14 @@ def test_what_can_be_done_with_it(tmp_path):
         Source.of("-").check_readable_again("it is needed twice")
 
 
+def test_who_forgets_the_port_is_told_what_to_write():
+    for address in ("udp://5000", "tcp://host", "srt://[::1]", "udp://@5000?fifo_size=9"):
+        with pytest.raises(UsageError, match=r"has no port; write [a-z]+://HOST:PORT, or udp://@:5000 to listen on"):
+            Source.of(address, allow_network=True).check()
+    for address in ("udp://@:5000", "tcp://host:9?listen", "srt://[::1]:9/", "rtsp://host", "http://host/a.mp4"):
+        Source.of(address, allow_network=True).check()
+
+
 def test_permission_stays():
     allowed = Source.of("rtsp://host/a", allow_network=True)
     Source.of(allowed).check()

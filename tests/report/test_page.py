@@ -260,6 +260,14 @@ def test_state_of_another_model_is_refused(tmp_path):
 # --------------------------------------------------------------------------------------------------------- the page
 
 
+@pytest.mark.parametrize(
+    ("path", "title"), [("a/walk.mp4", "walk.mp4"), ("udp://@:5010", "udp://@:5010"), (".", "."), ("0", "0")]
+)
+def test_a_page_is_called_by_its_source(tmp_path, path, title):
+    write_page(tmp_path / "report.html", make_report(path), record(3))
+    assert f"<title>{title}" in (tmp_path / "report.html").read_text()
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")

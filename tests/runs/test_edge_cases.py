@@ -380,11 +380,12 @@ def test_a_disk_full_of_masks_is_told(run, tmp_path):
         assert 0 < complete_masks(disk / "out") < 60
 
 
-def test_a_read_only_folder_is_refused_before_any_work(run, tmp_path):
+def test_a_read_only_folder_is_refused_before_any_work(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfcseg.weights.loading.load_model", None)
     source, folder = write_clip(tmp_path / "clip.mp4", 3), tmp_path / "folder"
     with read_only(folder):
         for out in (folder, folder / "new"):
-            done = run(source, "--model", "no-such-model", out=out)
+            done = run(source, out=out)
             assert done.returncode == 1
             assert f"cannot write to folder '{out}'" in done.error
             assert done.error.endswith("choose another one")

@@ -78,6 +78,17 @@ def test_a_run_exports_its_masks(run_folder):
     assert json.loads((run_folder / "coco.json").read_text())["categories"][4]["name"] == NAMES[4]
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 8), (8, 1)])
+def test_labels_of_a_row_or_column_become_a_video(tmp_path, size):
+    source = write_video(
+        tmp_path / "thin.mkv",
+        [np.full((*size, 3), 90 * number, np.uint8) for number in range(3)],
+        video=("-c:v", "png"),
+    )
+    tfcseg.run(source, tmp_path / "out", MODEL, export="video", flow_consistency=False)
+    assert np.array_equal(list(read_label_video(tmp_path / "out" / "labels.mkv")), masks_of(tmp_path / "out"))
+
+
 def test_exporting_afterwards_gives_the_same_files(out, run_folder):
     for name in LASTING:
         (out / name).unlink()

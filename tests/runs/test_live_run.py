@@ -130,6 +130,11 @@ def test_a_slow_machine_drops_frames_and_keeps_the_time(clip, weights, tmp_path)
     assert segmented < 15
     assert segmented + facts["frames_dropped"] == 50
     assert report.input.frames_dropped == facts["frames_dropped"]
+    with (tmp_path / "out" / "frames.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["label_change"] for row in rows if row["is_held"] == "1"} == {""}
+    changes = [float(row["label_change"]) for row in rows if row["label_change"]]
+    assert report.stability.label_change == pytest.approx(sum(changes) / len(changes), abs=1e-5)
     assert f"{facts['frames_dropped']} dropped; the frame before" in (tmp_path / "out" / "report.html").read_text()
 
 

@@ -62,6 +62,21 @@ def test_images_may_be_followed_before_labels_are_known(preset):
     assert measurer.flow_name == f"opencv-dis-{preset}-160"
 
 
+def test_what_stands_for_dropped_frames_is_not_measured():
+    """Other repeats are: nothing changes there, and that was seen."""
+    measurer = FrameMeasurer(3, use_flow=True, unsure_below=0.5)
+    first, second, third, *_ = frames()
+    held = {"image": first.image, "labels": first.labels, "model_ms": None, "is_held": True}
+    for frame in (first, replace(second, **held), replace(third, **held, is_stand_in=True), second):
+        measurer.add(frame)
+    rows = [row for *_, row in measurer.finished(0)]
+    measurer.close()
+    wanted = measured(FrameMeasurer(3, use_flow=True, unsure_below=0.5))[1][2]
+    compared = [(row.label_change, row.flow_consistency) for row in rows]
+    last = wanted.label_change, wanted.flow_consistency
+    assert compared == [(None, None), (0, 1), (None, None), last]
+
+
 def test_shares_are_those_of_a_full_count():
     """However many pixels change from one frame to the next."""
     measurer = FrameMeasurer(3, use_flow=False, unsure_below=0.5)

@@ -38,7 +38,7 @@ from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.exports.labelled_video import read_labels
 from tfcseg.files import claimed_files, refuse_inputs, refuse_results, write_json
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.media.frames import FrameSource, Image, VideoInfo, prefetch_frames
+from tfcseg.media.frames import FrameSource, Image, VideoInfo, prefetch_frames, select_frames
 from tfcseg.media.mask_folder import list_masks
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import open_frames
@@ -117,15 +117,10 @@ def _masks_of(plan: Plan, source: Source, start_s: float | None, end_s: float | 
     masks = list_masks(folder / MASKS_NAME if (folder / MASKS_NAME).is_dir() else folder)
     if start_s is None and end_s is None:
         return masks
-    with open_frames(source, start_s=start_s, end_s=end_s) as part:
-        wanted_s = {frame.time_s for frame in part}
-    if len(wanted_s) == len(masks):
-        return masks
     with open_frames(source) as whole:
         times_s = [frame.time_s for frame in whole]
-    if len(times_s) != len(masks):
-        return masks  # which fit neither; this is told later
-    return [mask for time_s, mask in zip(times_s, masks, strict=True) if time_s in wanted_s]
+        part = select_frames(whole.info.frame_rate, start_s, end_s, first_time_s=times_s[0])
+    return masks[part] if len(times_s) == len(masks) else masks  # these must be of the part, which is checked later
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
@@ -116,7 +116,10 @@ def _write_frame_by_frame(
 @contextmanager
 def _write_labels(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[AddFrame]:
     """Write all classes as they are in the masks, also those that other formats leave out."""
-    with VideoWriter(path, LOSSLESS_GRAY, **video.encoding) as writer:
+    coding = LOSSLESS_GRAY
+    if video.size[1] == 1:  # ffmpeg cannot cut one column into slices; the first version of FFV1 has none
+        coding = replace(coding, arguments=(*coding.arguments, "-level", "1"))
+    with VideoWriter(path, coding, **video.encoding) as writer:
         yield lambda index, labels: writer.write(labels)
 
 

@@ -141,10 +141,25 @@ def segment_with(
     frames: Iterable[Frame | Image], model: LoadedModel, options: InferenceOptions
 ) -> Generator[SegmentedFrame, None, None]:
     """Like `segment`, with options that were checked before."""
-    network = IntervalNetwork(model, options)
-    numbered = (_as_frame(index, frame) for index, frame in enumerate(frames))
-    # Callers that keep frames must not keep what only the network needs.
-    return (replace(frame, carried=None) for frame in segment_frames(numbered, network))
+    return _segment_all(frames, IntervalNetwork(model, options))
+
+
+def _segment_all(frames: Iterable[Frame | Image], network: IntervalNetwork) -> Generator[SegmentedFrame, None, None]:
+    """Segment all frames that can be read; what ended them early is raised after the last one."""
+    failure: Exception | None = None
+
+    def numbered() -> Iterator[Frame]:
+        nonlocal failure
+        try:
+            for index, frame in enumerate(frames):
+                yield _as_frame(index, frame)
+        except Exception as error:  # noqa: BLE001  # raised below
+            failure = error
+
+    for frame in segment_frames(numbered(), network):
+        yield replace(frame, carried=None)  # who keeps frames must not keep what only the network needs
+    if failure is not None:
+        raise failure
 
 
 def segment_frames(
@@ -240,6 +255,7 @@ def _segmented(labels: LabelSet, frame: Frame, result: FrameResult, is_computed:
         updated_fraction=result.updated_fraction,
         model_ms=result.model_ms if is_computed else None,
         is_held=frame.is_held,
+        is_stand_in=frame.is_stand_in,
         label_set=labels,
         confidence_grid=result.confidence,
         carried=result.carried,

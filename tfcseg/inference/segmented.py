@@ -62,6 +62,8 @@ class SegmentedFrame:
     carried: CarryOver | None = None
     """What a run needs to resume after this frame, at the end of an interval; None from `tfcseg.segment`."""
     steadied: SteadiedMask | None = None  # of masks that were given: what they were and are
+    is_stand_in: bool = False
+    """The frame is held in place of one that a live source has dropped."""
     ends_group: bool = False
     """Later frames depend on the frames up to this one only through ``carried``: a run can resume here."""
 

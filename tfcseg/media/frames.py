@@ -63,6 +63,7 @@ class Frame:
     time_s: float  # time in the source, from the start of the file
     image: Image  # own memory, not changed by later frames
     is_held: bool  # whether it repeats the image before it, in the source or in place of an unreadable one
+    is_stand_in: bool = False  # whether it does so in place of frames that a live source has dropped
 
 
 class FrameSource:

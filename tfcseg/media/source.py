@@ -35,7 +35,9 @@ SERVER_SCHEMES = ("http", "https")
 LIVE_SCHEMES = ("rtsp", "rtsps", "udp", "tcp", "srt")
 """Schemes of addresses that send frames as they are filmed."""
 
+_WITH_PORT = ("udp", "tcp", "srt")  # schemes without a usual port
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_PORT = re.compile(r"[^/]+://[^/?#]*:\d+(?![^/?#])")
 _PATH_OF_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # paths have one slash where there were two
 _CAMERA = re.compile(r"(?:/dev/video)?(\d{1,3})")
 
@@ -69,6 +71,10 @@ class Source:
         if self.scheme not in (*SERVER_SCHEMES, *LIVE_SCHEMES):
             known = ", ".join(f"{scheme}://" for scheme in (*SERVER_SCHEMES, *LIVE_SCHEMES))
             raise UsageError(f"{self.name}: {self.scheme}:// addresses cannot be read, only {known}")
+        if self.scheme in _WITH_PORT and not _PORT.match(self.given):
+            raise UsageError(
+                f"{self.name}: has no port; write {self.scheme}://HOST:PORT, or udp://@:5000 to listen on port 5000"
+            )
         if not self.may_use_network:
             raise UsageError(f"{self.name}: is on the network, which is read only with --allow-network")
 

@@ -35,12 +35,17 @@ _PROTOCOLS = {
 }
 """Protocols that ffmpeg may use for an address; without local ones, no sender can make it read files."""
 _ANALYSED_S = 3.0
+_TS_SCHEMES = ("udp", "srt")  # they usually carry MPEG-TS
+_TS_OPTION = "scan_all_pmts"
+"""Option of MPEG-TS only. If it is off, ffmpeg goes on once it knows enough, and may wait longer for a keyframe."""
+_TS_ANALYSED_S = 11.0  # x264 makes a keyframe every 250 frames, 10 s at 25 per second
 
 _HEAD_BYTES = 4096
 _CHUNK_BYTES = 1 << 16
 _LONGEST_LOOK_BYTES = 256 << 20
 _STOP_CHECK_S = 0.2
 _SILENCE = "Input/output error"  # ffmpeg's message after a timeout
+_NO_PARAMETERS = "incorrect codec parameters"  # without a keyframe, the size of the pictures is unknown
 
 
 class StreamFeed:
@@ -48,7 +53,8 @@ class StreamFeed:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._connection = _connect(source) if source.is_live else None
+        self._expects_ts = source.scheme in _TS_SCHEMES
+        self._connection = _connect(source, expects_ts=self._expects_ts) if source.is_live else None
         self.is_hung_up = False
         """Whether we ended the connection."""
         self._pipe = _open_pipe(source.given, self._connection)
@@ -61,6 +67,14 @@ class StreamFeed:
         """First bytes of the data, up to a few kilobytes."""
         while len(self._kept) < _HEAD_BYTES and (data := self._pipe.read(_HEAD_BYTES)):
             self._kept += data
+        connection = self._connection
+        if connection and not self._kept and self._expects_ts and _TS_OPTION in self.why_ended():  # it is no MPEG-TS
+            self._expects_ts = False
+            connection.kill()
+            self._pipe.close()
+            self._connection = _connect(self.source, expects_ts=False)
+            self._pipe = _open_pipe(self.source.given, self._connection)
+            return self.head()
         return bytes(self._kept[:_HEAD_BYTES])
 
     def read(self, size: int, /) -> bytes:
@@ -90,6 +104,8 @@ class StreamFeed:
         words = self._connection.last_words()
         if self.source.scheme == "udp" and _SILENCE in words:
             return f"nothing came for {LIVE_TIMEOUT_S:g} s"
+        if _NO_PARAMETERS in words:
+            return "no keyframe came in time; let the sender send one at least every few seconds"
         words = words.removeprefix("Error during demuxing: ")
         return words or (f"ffmpeg ended with status {status}" if status else "its sender closed it")
 
@@ -137,16 +153,17 @@ def probe_stream(feed: StreamFeed) -> SourceStream:
     return require_beginning(probe_readable(feed, feed.source, feed.head()))
 
 
-def _connect(source: Source) -> FfmpegProcess:
+def _connect(source: Source, *, expects_ts: bool) -> FfmpegProcess:
     """Start an ffmpeg that holds the connection and writes the video's packets to stdout, as NUT."""
-    arguments = _camera_arguments(source) if source.kind == "camera" else _address_arguments(source)
+    arguments = _camera_arguments(source) if source.kind == "camera" else _address_arguments(source, expects_ts)
     copied = ("-map", "0:v:0", "-c", "copy", "-f", "nut", "-flush_packets", "1", "pipe:1")
     return FfmpegProcess([*arguments, *copied], reads_output=True)
 
 
-def _address_arguments(source: Source) -> list[str]:
+def _address_arguments(source: Source, expects_ts: bool) -> list[str]:
     timeout = f"{LIVE_TIMEOUT_S * 1e6:.0f}"
-    options = ["-analyzeduration", f"{_ANALYSED_S * 1e6:.0f}"]
+    options = ["-analyzeduration", f"{(_TS_ANALYSED_S if expects_ts else _ANALYSED_S) * 1e6:.0f}"]
+    options += [f"-{_TS_OPTION}", "0"] if expects_ts else []
     if source.scheme in ("rtsp", "rtsps"):
         options += ["-rtsp_flags", "prefer_tcp", "-timeout", timeout]
     elif source.scheme == "udp":
@@ -244,7 +261,8 @@ def without_gaps(frames: Iterable[Frame], frame_rate: float) -> Iterator[Frame]:
             for number in range(1, missing + 1):
                 if time.monotonic() > end_s:
                     break
-                yield replace(last, index=count, time_s=last.time_s + number / frame_rate, is_held=True)
+                time_s = last.time_s + number / frame_rate
+                yield replace(last, index=count, time_s=time_s, is_held=True, is_stand_in=True)
                 count += 1
         yield replace(frame, index=count)
         last, count = frame, count + 1

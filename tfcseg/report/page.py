@@ -35,8 +35,9 @@ def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: S
     classes = _classes(report, recorder)
     views = _views(path.parent, report, recorder.start_s, tuple(map(quote, mask_names)))
     drawn = lanes({"": recorder.timeline}, meanings=_STEADY_MEANINGS if report.steady else {})
+    name = report.input.path
     context = {
-        "title": Path(report.input.path).name or report.input.path,
+        "title": name if "://" in name else Path(name).name or name,  # the end of an address may be a port alone
         "report": report,
         "frame_rate": float(recorder.frame_rate),
         "frames": recorder.frames,

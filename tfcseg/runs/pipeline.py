@@ -213,6 +213,9 @@ def run_video(
     folder = Path(output) if output is not None else default_output(source)
     if not isinstance(model, ModelOnDemand):
         model = ModelOnDemand(model, options.device, allow_network=options.allow_network)
+    known = _coloured(model.known, options)
+    options.inference_of(known)  # values first, then what is in the output folder
+    options.results.visible(known.labels)
     with (
         claimed_output(folder, inputs=options.places(source), overwrite=options.overwrite or options.resume) as out,
         _prepared(out, source, model, options, is_shared=crew is not None) as job,
@@ -252,7 +255,6 @@ def _prepared(
         refuse_other_run(out, identify(source, _coloured(model.known, options), options))
     loaded = _coloured(model.loaded, options)
     network = IntervalNetwork(loaded, options.inference_of(loaded))
-    options.results.visible(loaded.labels)  # report unknown classes before opening anything
     with open_frames(source, **options.decoding) as frames:
         if options.frame_rate not in (None, frames.info.frame_rate):
             raise UsageError(f"{source.name}: an animation has its own frame rate; --fps is for folders of images")

@@ -397,6 +397,8 @@ class FrameMeasurer:
             frame, shares, _ = self._pending.popleft()
             maps = [frame.labels] if frame.steadied is None else [frame.labels, frame.steadied.given]
             changes = self._meter.repeat() if followed is None else self._meter.compare(maps, followed.result())
+            if frame.is_stand_in:  # a frame that was never seen is not a steady one
+                changes = [FrameConsistency(None, None)] * len(maps)
             yield frame, shares, _row(frame, changes, self._unsure_below)
 
     def close(self) -> None:
