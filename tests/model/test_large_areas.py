@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
-from tfcseg.model.large_areas import AREAS, corrected, correction
+from tfcseg.model.large_areas import AREAS, correction
 from tfcseg.model.options import InferenceOptions
 
 MODEL = build_tiny_model()
@@ -20,9 +20,6 @@ def test_means_of_areas_come_from_both_sizes():
     assert missing.shape == (2, 3, AREAS, AREAS * 24 // 16)
     block, small = logits[1, 2, 4:8, 8:12].mean(), half[1, 2, 2:4, 4:6].mean()
     assert missing[1, 2, 1, 2] == pytest.approx(0.5 * (small - block).item(), abs=1e-6)
-    added = corrected(logits, missing) - logits
-    assert torch.allclose(added, F.interpolate(missing, (16, 24), mode="bilinear"), atol=1e-6)
-    assert torch.equal(corrected(logits, None), logits)
 
 
 def test_what_both_sizes_agree_on_stays():
@@ -41,7 +38,7 @@ def test_the_image_network_sees_two_sizes():
     image = moving_images(1)[0]
     network = IntervalNetwork(MODEL, checked_options(MODEL, mode="image", half_size_share=0.5, size=128))
     logits, half = (MODEL.network.image(network.to_input([image], size)) for size in (128, 64))
-    wanted = corrected(logits, correction(logits, half, 0.5))
+    wanted = logits + F.interpolate(correction(logits, half, 0.5), logits.shape[2:], mode="bilinear")
     assert torch.equal(network.logits(image), wanted)
     assert not torch.equal(wanted, logits)
 
@@ -58,15 +55,15 @@ def test_a_still_picture_has_the_labels_of_the_image_network(mode, latency):
 
 
 @torch.inference_mode()
-def test_updated_points_keep_the_correction():
-    """Sparse attention replaces logits at points; the correction of their areas is added there, too."""
+def test_updated_points_keep_what_is_added():
+    """Sparse attention replaces logits at points; what half the size adds is added there, too."""
     images = moving_images(2)
     network = IntervalNetwork(MODEL, checked_options(MODEL, size=128))
     first, second = (network.to_input([image]) for image in images)
     _, memory = MODEL.network.keyframe(first)
-    missing = torch.randn(1, memory.logits.shape[1], AREAS, AREAS)
+    added = torch.randn(memory.logits.shape)
     options = InferenceOptions(threshold=2.0)  # above every similarity
     plain = MODEL.network.non_keyframes(second, memory, options)
     assert plain.updated_fraction.item() == 1
-    found = MODEL.network.non_keyframes(second, memory.with_large_areas(missing), options)
-    assert torch.allclose(found.logits, corrected(plain.logits, missing), atol=1e-5)
+    found = MODEL.network.non_keyframes(second, memory.with_added(added), options)
+    assert torch.allclose(found.logits, plain.logits + added, atol=1e-5)

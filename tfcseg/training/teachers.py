@@ -216,8 +216,8 @@ def load_things(network: Things, path: str | Path, outputs: Sequence[int]) -> No
     if logits is None or len(logits.bias) <= max(outputs):
         raise DataError(f"{path} has no output {max(outputs)}")
     rows = [0, *outputs]
-    layers[_OF_THINGS["classifier"]] = logits._replace(weight=logits.weight[rows], bias=logits.bias[rows])
-    _copy(layers, _layer_of_things, network, path)
+    chosen = logits._replace(weight=logits.weight[rows], bias=logits.bias[rows])
+    _copy({**layers, _OF_THINGS["classifier"]: chosen}, layer_of_things, network, path)
 
 
 def _copy(layers: Mapping[str, FloatLayer], named: Callable[[str], str], network: nn.Module, path: str | Path) -> None:
@@ -240,7 +240,7 @@ _OF_THINGS = {
 }
 
 
-def _layer_of_things(name: str) -> str:
+def layer_of_things(name: str) -> str:
     """Name in the file of a convolution of `Things`, such as ``blocks.3.expand``."""
     part, *rest = name.split(".")
     return f"MobilenetV2/{_block(rest)}" if part == "blocks" else _OF_THINGS[part]

@@ -1,0 +1,234 @@
+"""The second network beside one written layer by layer, and what its things add to logits."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tests.helpers.tiny_model import (
+    build_tiny_model,
+    build_tiny_network,
+    moving_images,
+    randomise,
+    tiny_card,
+)
+from tfcseg.errors import DataError, UsageError, WeightsError
+from tfcseg.inference.engine import IntervalNetwork
+from tfcseg.inference.groups import Group
+from tfcseg.inference.intervals import run_intervals
+from tfcseg.inference.options import checked_options
+from tfcseg.labels.label_sets import VOC21, LabelSet, distinct_palette
+from tfcseg.model.tfc import build_segmenter
+from tfcseg.model.things import STAGES, Things, as_logits
+from tfcseg.research import publishing
+from tfcseg.training import teachers
+from tfcseg.training.networks import with_classes
+from tfcseg.weights.loading import load_model, save_model
+from tfcseg.weights.model_card import Preprocessing
+
+CLASSES = (3, 1)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    found = Things(4).eval()
+    randomise(found)
+    return found
+
+
+def build_model(share=1.0):
+    """The tiny model with a second network, in place of any other weights."""
+    card = tiny_card()
+    defaults = dataclasses.replace(card.config.defaults, things_share=share)
+    config = dataclasses.replace(card.config, things=CLASSES, defaults=defaults)
+    network = build_segmenter(config).eval()
+    torch.manual_seed(1)
+    randomise(network.things)
+    network.things.classifier.weight.data *= 5  # things that win somewhere
+    things = {f"things.{name}": tensor for name, tensor in network.things.state_dict().items()}
+    network.load_state_dict({**build_tiny_network().state_dict(), **things})
+    model = build_tiny_model()
+    return dataclasses.replace(model, network=network.fold(), card=dataclasses.replace(card, config=config))
+
+
+MODEL = build_model()
+
+
+def published(state, image):
+    """DeepLabv3 with MobileNetV2 as published, for a picture (1, 3, 16 n + 1, 16 m + 1): logits of all outputs."""
+
+    def conv(x, name, *, stride=1, dilation=1, groups=1):
+        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+        return F.conv2d(x, weight, bias, stride, dilation * (weight.shape[-1] // 2), dilation, groups)
+
+    x, number = F.relu6(conv(image, "stem", stride=2)), 0
+    for stage in STAGES:
+        for index in range(stage.blocks):
+            y = x if stage.expansion == 1 else F.relu6(conv(x, f"blocks.{number}.expand"))
+            stride = stage.stride if index == 0 else 1
+            y = conv(y, f"blocks.{number}.depthwise", stride=stride, dilation=stage.dilation, groups=y.shape[1])
+            y = conv(F.relu6(y), f"blocks.{number}.project")
+            x, number = x + y if y.shape == x.shape else y, number + 1
+    picture = F.relu6(conv(F.adaptive_avg_pool2d(x, 1), "picture")).expand(-1, -1, *x.shape[2:])
+    joined = torch.cat([picture, F.relu6(conv(x, "here"))], dim=1)
+    return conv(F.relu6(conv(joined, "joined")), "classifier")
+
+
+@pytest.mark.parametrize("has_gradient", [True, False])
+def test_leads_are_those_of_the_published_network(network, has_gradient):
+    """The last row and column are repeated, so that there are positions at both ends."""
+    images = torch.randn(2, 3, 64, 96)
+    with torch.set_grad_enabled(has_gradient):
+        found = network(images)
+    assert found.shape == (2, 4, 5, 7)
+    padded = torch.cat([images, images[:, :, -1:]], dim=2)
+    padded = torch.cat([padded, padded[..., -1:]], dim=3)
+    for image, leads in zip(padded, found, strict=True):
+        logits = published(network.state_dict(), image[None])[0]
+        torch.testing.assert_close(leads, (logits[1:] - logits[:1]).clamp_min(0), rtol=1e-4, atol=1e-4)
+    assert (found > 0).any()
+
+
+def test_what_is_background_adds_nothing(network):
+    sure = Things(4).eval()
+    sure.load_state_dict(network.state_dict())
+    sure.classifier.bias.data[0] = 1e6
+    assert not sure(torch.randn(1, 3, 64, 64)).any()
+
+
+def test_things_are_added_to_their_classes():
+    """Positions of both maps lie at the first and the last pixel: the corners keep their values."""
+    leads = torch.arange(12.0).view(1, 2, 2, 3)
+    added = as_logits(leads, CLASSES, torch.Size((1, 5, 3, 5)))
+    assert added.shape == (1, 5, 3, 5)
+    assert not added[:, [0, 2, 4]].any()
+    assert added[0, 3].tolist() == [[0, 0.5, 1, 1.5, 2], [1.5, 2, 2.5, 3, 3.5], [3, 3.5, 4, 4.5, 5]]
+    assert torch.equal(added[0, 1], added[0, 3] + 6)
+
+
+@torch.inference_mode()
+def test_the_image_network_has_them_in_its_logits():
+    image = moving_images(1)[0]
+    plain = IntervalNetwork(MODEL, checked_options(MODEL, mode="image", things_share=0.0, size=128))
+    logits = plain.logits(image)
+    assert torch.equal(logits, MODEL.network.image(plain.to_input([image])))
+    leads = MODEL.network.things(plain.to_input([image], 64))
+    assert leads.any()
+    for share, areas in ((1.0, 0.0), (0.5, 0.0), (1.0, 0.5)):
+        options = {"things_share": share, "half_size_share": areas, "mode": "image", "size": 128}
+        before = IntervalNetwork(MODEL, checked_options(MODEL, **options | {"things_share": 0.0})).logits(image)
+        wanted = before + share * as_logits(leads, CLASSES, logits.shape)
+        found = IntervalNetwork(MODEL, checked_options(MODEL, **options)).logits(image)
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("options", [{"sides": "one"}, {"sides": "past"}, {"sides": "both", "half_size_share": 0.5}])
+def test_a_still_video_has_the_labels_of_the_image_network(options):
+    images = [moving_images(1)[0]] * 6
+    areas = {name: value for name, value in options.items() if name != "sides"}
+    (wanted,) = IntervalNetwork(MODEL, checked_options(MODEL, mode="image", size=128, **areas)).run(images[:1])
+    (without,) = IntervalNetwork(build_model(0.0), checked_options(build_model(0.0), mode="image", size=128)).run(
+        images[:1]
+    )
+    assert (wanted.labels != without.labels).any()
+    network = IntervalNetwork(MODEL, checked_options(MODEL, size=128, **options))
+    length = network.frames_at_once
+    groups = [Group(images[first : first + length], None) for first in range(0, len(images), length)]
+    for _, results in run_intervals(network, groups):
+        for result in results:
+            assert (result.labels == wanted.labels).all()
+
+
+def test_a_model_without_one_refuses_a_share():
+    model = build_tiny_model()
+    assert checked_options(model).things_share == 0
+    with pytest.raises(UsageError, match="tiny has no second network for things"):
+        checked_options(model, things_share=0.5)
+
+
+def test_weights_are_saved_and_read_again(tmp_path):
+    network = build_segmenter(MODEL.card.config)
+    save_model(tmp_path / "things.safetensors", network, MODEL.card, dtype=torch.float32)
+    read = load_model(tmp_path / "things.safetensors", device="cpu", precision="fp32", fold=False)
+    assert (read.card.config.things, checked_options(read).things_share) == (CLASSES, 1.0)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(read.network.state_dict()[name], tensor), name
+
+
+def test_classes_that_do_not_exist_are_refused(tmp_path):
+    config = dataclasses.replace(MODEL.card.config, things=(2, len(MODEL.labels)))
+    card = dataclasses.replace(MODEL.card, config=config)
+    with pytest.raises(WeightsError, match="things are classes 0 to 4, not 5"):
+        save_model(tmp_path / "bad.safetensors", build_segmenter(config), card)
+
+
+def test_training_starts_without_it():
+    network = build_segmenter(MODEL.card.config)
+    trained, card = with_classes(network, MODEL.card, MODEL.labels)
+    assert trained.things is None
+    assert (card.config.things, card.config.defaults.things_share) == ((), 0.0)
+    assert torch.equal(trained.decode_head.classifier.weight, network.decode_head.classifier.weight)
+
+
+# ------------------------------------------------------------------------------------------------- a published file
+
+
+@pytest.fixture
+def layers(monkeypatch):
+    """Convolutions of a published file, with random numbers."""
+    torch.manual_seed(2)
+    state = Things(len(VOC21) - 1).state_dict()
+    names = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
+    found = {
+        teachers.layer_of_things(name): teachers.FloatLayer(state[f"{name}.weight"], state[f"{name}.bias"], (-6.0, 6.0))
+        for name in names
+    }
+    monkeypatch.setattr(teachers, "read_layers", lambda path: found)
+    return found
+
+
+def write_model(path):
+    card = tiny_card()
+    names = ("sky", "dog", "person", "table", "car")
+    labels = LabelSet("few", names, distinct_palette(5))
+    card = dataclasses.replace(card, labels=labels, preprocessing=Preprocessing(64, (127.5,) * 3, (127.5,) * 3))
+    save_model(path, build_tiny_network(), card)
+    return path
+
+
+def test_a_model_gets_the_classes_that_it_has(layers, tmp_path):
+    """But people and cars, which it draws better itself."""
+    card = publishing.add_things(write_model(tmp_path / "a.safetensors"), tmp_path / "voc.tflite", tmp_path / "b")
+    assert json.loads(card.to_metadata()["config"])["things"] == [3, 1]  # in VOC's order
+    model = load_model(tmp_path / "b", device="cpu", precision="fp32", fold=False)
+    assert model.card.config.defaults.things_share == 1
+    assert model.card.trained_on.endswith("; things: voc")
+    classifier = layers["logits/semantic"]
+    rows = [0, VOC21.index("diningtable"), VOC21.index("dog")]
+    torch.testing.assert_close(model.network.things.classifier.weight, classifier.weight[rows].half().float())
+    deepest = layers["MobilenetV2/expanded_conv_16/depthwise"].weight
+    torch.testing.assert_close(model.network.things.blocks[16].depthwise.weight, deepest.half().float())
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "words"),
+    [
+        (Preprocessing(64, (100.0,) * 3, (127.5,) * 3), r"the second network needs about 127\.5"),
+        (Preprocessing(64, (127.5,) * 3, (127.5,) * 3), "has no class of Pascal VOC's things"),
+    ],
+)
+def test_models_that_it_does_not_suit_are_refused(layers, tmp_path, preprocessing, words):
+    card = dataclasses.replace(tiny_card(), preprocessing=preprocessing)
+    save_model(tmp_path / "a", build_tiny_network(), card)
+    with pytest.raises(WeightsError, match=words):
+        publishing.add_things(tmp_path / "a", tmp_path / "voc.tflite", tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_another_file_is_refused(layers, tmp_path):
+    del layers["aspp0"]
+    with pytest.raises(DataError, match=r"voc\.tflite has no aspp0 of the shape \(256, 320, 1, 1\)"):
+        publishing.add_things(write_model(tmp_path / "a"), tmp_path / "voc.tflite", tmp_path / "b")
