@@ -55,7 +55,7 @@ def test_decisions_are_told_on_stderr_and_in_the_log(phone, weights, tmp_path):
     assert f"{phone}: read at a constant 15 frames per second, 48×80, turned by 90 degrees; sound: aac" in told
     assert "flow consistency follows no flow" not in done.stderr
     assert any(line.startswith("model tiny (") and line.endswith("on cpu in float32") for line in told)
-    assert "mode tfc: keyframe interval 4 (first), threshold 0.8, paper correlation, carry 0" in told
+    assert "mode tfc: keyframe interval 4, threshold 0.8, paper correlation" in told
     assert "network input 64×96 for frames of 48×80" in told
     assert len(set(told)) == len(told)
     records = lines(log)

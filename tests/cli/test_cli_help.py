@@ -18,7 +18,7 @@ from tests.helpers.media import folder_of_images, numbered_images, write_clip, w
 from tests.helpers.segformer_reference import build_reference
 from tests.helpers.still_fixture import paint, paint_mask, write_stills
 from tests.helpers.tiny_model import write_tiny_model
-from tests.helpers.tiny_teacher import write_teacher
+from tests.helpers.tiny_teacher import write_deeplab, write_teacher
 from tests.helpers.vspw_fixture import make_vspw
 from tfcseg.cli import app, options
 from tfcseg.cli.options import one_of
@@ -66,6 +66,7 @@ def work(tmp_path_factory):
         write_mask(folder / "clip_masks" / f"{index}.png", np.full((96, 128), index, np.uint8), None)
     (folder / "teachers").mkdir()
     write_teacher(folder / "teachers" / "colours.tflite")
+    write_deeplab(folder / "voc.tflite")
     still = (paint([["blue"], ["green"]]), paint_mask([[2], [1]]))
     write_stills(folder / "facades" / "test", {name: index for index, name in enumerate(FACADES8, start=1)}, [still])
     shutil.copy(ROOT / "assets" / "tfc-lite0.safetensors", folder / "my.safetensors")

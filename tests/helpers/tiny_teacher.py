@@ -1,4 +1,4 @@
-"""Real TensorFlow Lite networks for tests, written by hand: a 1×1 convolution from colour to class, then argmax."""
+"""Real TensorFlow Lite networks for tests, written by hand."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from tfcseg.model.things import Things
+from tfcseg.training.teachers import layer_of_things
 
 BACKGROUND, RED, GREEN, BLUE = 0, 1, 2, 3
 """Classes of the teacher: the channel that stands out, or none."""
@@ -50,6 +53,58 @@ def write_teacher(path: Path, *, classes: int = 32, size: int = 128, bias: int =
     ]
     graph.inputs, graph.outputs = [0], [5]
     model.subgraphs = [graph]
+    return _write(path, model)
+
+
+def write_deeplab(path: Path) -> Path:
+    """The convolutions of DeepLabv3 with MobileNetV2 and VOC's 21 classes, with random 8-bit weights; nothing between
+    the last ones, so it computes nothing of use."""
+    state = Things(20).state_dict()
+    model, graph = schema.ModelT(), schema.SubGraphT()
+    model.version = 3
+    model.buffers = [schema.BufferT()]
+    graph.tensors = [
+        _tensor("image", (1, 33, 33, 3), schema.TensorType.UINT8, scale=1.0),
+        _tensor("joined", (1, 3, 3, 512), schema.TensorType.UINT8, scale=1.0),
+    ]
+    graph.inputs, graph.operators = [0, 1], []
+    model.operatorCodes = [_code(schema.BuiltinOperator.CONV_2D), _code(schema.BuiltinOperator.DEPTHWISE_CONV_2D)]
+    kinds = (schema.BuiltinOptions.Conv2DOptions, schema.BuiltinOptions.DepthwiseConv2DOptions)
+    random, before, blocks = np.random.default_rng(0), 0, 0
+    for name in [name.removesuffix(".weight") for name in state if name.endswith(".weight")]:
+        channels, _, kernel, _ = state[f"{name}.weight"].shape
+        is_depthwise = "depthwise" in name
+        source = 1 if name == "joined" else blocks if name in ("here", "picture") else before
+        _, side, _, read = graph.tensors[source].shape
+        stride = 2 if name == "stem" or (is_depthwise and name.split(".")[1] in ("1", "3", "6")) else 1
+        shape = (1, kernel, kernel, channels) if is_depthwise else (channels, kernel, kernel, read)
+        model.buffers += [
+            _buffer(random.integers(0, 256, shape, np.uint8)),
+            _buffer(random.integers(-99, 99, channels, np.int32)),
+        ]
+        first, number = len(graph.tensors), len(model.buffers)
+        weights = f"folded;{layer_of_things(name)}/weights_quant/FakeQuantWithMinMaxVars"
+        out = -(-side // stride)
+        graph.tensors += [
+            _tensor(weights, shape, schema.TensorType.UINT8, buffer=number - 2, scale=0.01, zero_point=128),
+            _tensor(f"{name}/bias", (channels,), schema.TensorType.INT32, buffer=number - 1, scale=0.01),
+            _tensor(name, (1, out, out, channels), schema.TensorType.UINT8, scale=1.0),
+        ]
+        options = schema.DepthwiseConv2DOptionsT() if is_depthwise else schema.Conv2DOptionsT()
+        options.strideH = options.strideW = stride
+        if is_depthwise:
+            options.depthMultiplier = 1
+        graph.operators.append(
+            _operator(int(is_depthwise), [source, first, first + 1], [first + 2], kinds[is_depthwise], options)
+        )
+        before = first + 2
+        blocks = before if name.endswith("project") else blocks
+    graph.outputs = [before]
+    model.subgraphs = [graph]
+    return _write(path, model)
+
+
+def _write(path: Path, model: schema.ModelT) -> Path:
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     path.write_bytes(bytes(builder.Output()))

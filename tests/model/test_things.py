@@ -14,6 +14,7 @@ from tests.helpers.tiny_model import (
     randomise,
     tiny_card,
 )
+from tests.helpers.tiny_teacher import write_deeplab, write_teacher
 from tfcseg.errors import DataError, UsageError, WeightsError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.groups import Group
@@ -23,8 +24,8 @@ from tfcseg.labels.label_sets import VOC21, LabelSet, distinct_palette
 from tfcseg.model.tfc import build_segmenter
 from tfcseg.model.things import STAGES, Things, as_logits
 from tfcseg.research import publishing
-from tfcseg.training import teachers
 from tfcseg.training.networks import with_classes
+from tfcseg.training.teachers import read_layers
 from tfcseg.weights.loading import load_model, save_model
 from tfcseg.weights.model_card import Preprocessing
 
@@ -176,18 +177,9 @@ def test_training_starts_without_it():
 # ------------------------------------------------------------------------------------------------- a published file
 
 
-@pytest.fixture
-def layers(monkeypatch):
-    """Convolutions of a published file, with random numbers."""
-    torch.manual_seed(2)
-    state = Things(len(VOC21) - 1).state_dict()
-    names = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
-    found = {
-        teachers.layer_of_things(name): teachers.FloatLayer(state[f"{name}.weight"], state[f"{name}.bias"], (-6.0, 6.0))
-        for name in names
-    }
-    monkeypatch.setattr(teachers, "read_layers", lambda path: found)
-    return found
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return write_deeplab(tmp_path_factory.mktemp("teacher") / "voc.tflite")
 
 
 def write_model(path):
@@ -199,13 +191,14 @@ def write_model(path):
     return path
 
 
-def test_a_model_gets_the_classes_that_it_has(layers, tmp_path):
+def test_a_model_gets_the_classes_that_it_has(teacher, tmp_path):
     """But people and cars, which it draws better itself."""
-    card = publishing.add_things(write_model(tmp_path / "a.safetensors"), tmp_path / "voc.tflite", tmp_path / "b")
+    card = publishing.add_things(write_model(tmp_path / "a.safetensors"), teacher, tmp_path / "b")
     assert json.loads(card.to_metadata()["config"])["things"] == [3, 1]  # in VOC's order
     model = load_model(tmp_path / "b", device="cpu", precision="fp32", fold=False)
     assert model.card.config.defaults.things_share == 1
     assert model.card.trained_on.endswith("; things: voc")
+    layers = read_layers(teacher)
     classifier = layers["logits/semantic"]
     rows = [0, VOC21.index("diningtable"), VOC21.index("dog")]
     torch.testing.assert_close(model.network.things.classifier.weight, classifier.weight[rows].half().float())
@@ -220,15 +213,15 @@ def test_a_model_gets_the_classes_that_it_has(layers, tmp_path):
         (Preprocessing(64, (127.5,) * 3, (127.5,) * 3), "has no class of Pascal VOC's things"),
     ],
 )
-def test_models_that_it_does_not_suit_are_refused(layers, tmp_path, preprocessing, words):
+def test_models_that_it_does_not_suit_are_refused(teacher, tmp_path, preprocessing, words):
     card = dataclasses.replace(tiny_card(), preprocessing=preprocessing)
     save_model(tmp_path / "a", build_tiny_network(), card)
     with pytest.raises(WeightsError, match=words):
-        publishing.add_things(tmp_path / "a", tmp_path / "voc.tflite", tmp_path / "b")
+        publishing.add_things(tmp_path / "a", teacher, tmp_path / "b")
     assert not (tmp_path / "b").exists()
 
 
-def test_another_file_is_refused(layers, tmp_path):
-    del layers["aspp0"]
-    with pytest.raises(DataError, match=r"voc\.tflite has no aspp0 of the shape \(256, 320, 1, 1\)"):
-        publishing.add_things(write_model(tmp_path / "a"), tmp_path / "voc.tflite", tmp_path / "b")
+def test_another_file_is_refused(tmp_path):
+    other = write_teacher(tmp_path / "other.tflite", classes=21)
+    with pytest.raises(DataError, match=r"is not an 8-bit weight"):
+        publishing.add_things(write_model(tmp_path / "a"), other, tmp_path / "b")

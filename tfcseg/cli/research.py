@@ -298,11 +298,11 @@ def add_things(
     out: Annotated[Path, typer.Argument(help="Weights file to write.")],
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Give a model a second network, for animals, vehicles and furniture.
+    """Add a second network for animals and vehicles to a model.
 
-    Its classes are those of Pascal VOC that the model has, except people and cars.
+    Also for furniture: its classes are those of Pascal VOC that the model has, but not people and cars.
 
-    Example: tfcseg research add-things my.safetensors deeplabv3.tflite things.safetensors
+    Example: tfcseg research add-things my.safetensors voc.tflite out.safetensors
     """
     from tfcseg.files import claimed_files
     from tfcseg.research import publishing
