@@ -19,7 +19,14 @@ from tfcseg.inference.segment import segment
 from tfcseg.media.reader import read_frames
 from tfcseg.weights.loading import LoadedModel, load_model
 
-PAPER = {"sides": "one", "correlation": "paper", "threshold": 0.8, "keyframe_interval": 4}
+PAPER = {
+    "sides": "one",
+    "correlation": "paper",
+    "threshold": 0.8,
+    "keyframe_interval": 4,
+    "half_size_share": 0.0,
+    "things_share": 0.0,
+}
 STEPS: dict[str, dict[str, Any]] = {
     "every frame by itself": {"mode": "image"},
     "the paper's TFC": PAPER,

@@ -72,7 +72,7 @@ def test_defaults_are_allowed_and_explained(options):
     assert all(field.option.help.endswith(".") for field in declared(options))
 
 
-@pytest.mark.parametrize("name", ["keyframe_scale", "half_size_share"])
+@pytest.mark.parametrize("name", ["keyframe_scale", "half_size_share", "things_share"])
 def test_help_states_the_bounds_of_what_nobody_could_guess(name):
     (option,) = (field.option for field in declared(InferenceOptions) if field.name == name)
     assert re.search(rf"\b{option.low}\b.* to {option.high}\b", option.help)

@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from tests.helpers.tiny_model import build_tiny_model, moving_images
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
+from tfcseg.model.alignment import move
 from tfcseg.model.large_areas import AREAS, correction
-from tfcseg.model.options import InferenceOptions
+from tfcseg.model.options import CORRELATIONS, InferenceOptions
 
 MODEL = build_tiny_model()
 
@@ -54,16 +55,19 @@ def test_a_still_picture_has_the_labels_of_the_image_network(mode, latency):
         assert (result.labels == wanted.labels).all()
 
 
+@pytest.mark.parametrize("correlation", CORRELATIONS)
 @torch.inference_mode()
-def test_updated_points_keep_what_is_added():
+def test_what_is_added_moves_along_and_stays_at_updated_points(correlation):
     """Sparse attention replaces logits at points; what half the size adds is added there, too."""
-    images = moving_images(2)
+    images = moving_images(2, (64, 96))
     network = IntervalNetwork(MODEL, checked_options(MODEL, size=128))
     first, second = (network.to_input([image]) for image in images)
     _, memory = MODEL.network.keyframe(first)
     added = torch.randn(memory.logits.shape)
-    options = InferenceOptions(threshold=2.0)  # above every similarity
+    options = InferenceOptions(threshold=2.0, correlation=correlation)  # above every similarity
     plain = MODEL.network.non_keyframes(second, memory, options)
     assert plain.updated_fraction.item() == 1
+    assert (plain.shift is not None) == (correlation == "aligned")
     found = MODEL.network.non_keyframes(second, memory.with_added(added), options)
-    assert torch.allclose(found.logits, plain.logits + added, atol=1e-5)
+    moved = move(added, None if plain.shift is None else plain.shift.rows, 1)
+    assert torch.allclose(found.logits, plain.logits + moved, atol=1e-5)

@@ -300,9 +300,9 @@ def add_things(
 ) -> None:
     """Add a second network for animals and vehicles to a model.
 
-    Also for furniture: its classes are those of Pascal VOC that the model has, but not people and cars.
+    It also finds furniture: all classes of Pascal VOC that the model has, but people and cars.
 
-    Example: tfcseg research add-things my.safetensors voc.tflite out.safetensors
+    Example: tfcseg research add-things my.safetensors voc.tflite m2.safetensors
     """
     from tfcseg.files import claimed_files
     from tfcseg.research import publishing

@@ -133,7 +133,7 @@ class _NonKeyframeGraph(_Normalised):
 def _graphs(model: LoadedModel, options: InferenceOptions) -> tuple[_KeyframeGraph, _NonKeyframeGraph]:
     network, preprocessing = model.network, model.card.preprocessing
     network.requires_grad_(False)
-    network.config = replace(network.config, repairs=False)
+    network.config, network.things = replace(network.config, repairs=False), None
     arguments = (network, preprocessing.mean, preprocessing.std)
     keyframe, non_keyframe = _KeyframeGraph(*arguments), _NonKeyframeGraph(*arguments)
     non_keyframe.options = options

@@ -169,7 +169,7 @@ def segment_frames(
     part_frames: int | None = None,
     wanted_from: int = 0,
 ) -> Generator[SegmentedFrame, None, None]:
-    """Segment ``frames``, which start with an interval; ``before`` is the carry-over of the interval before them.
+    """Segment ``frames``, which start with an interval; ``before`` is the carry-over of earlier keyframes.
 
     Intervals count pictures: a frame that repeats the one before does not count. Each part of ``part_frames`` starts
     with an interval, and each `Section` of parts with the carry-over of the end of the one before. Labels of frames

@@ -60,7 +60,7 @@ class SegmentedFrame:
     confidence_grid: NDArray[np.uint8] | None = None
     """(h, w) confidence of the labels on the grid of the logits: 255 times the probability that they are right."""
     carried: CarryOver | None = None
-    """What a run needs to resume after this frame, at the end of an interval; None from `tfcseg.segment`."""
+    """What a run needs to resume after this frame, where keyframes are weighed; None from `tfcseg.segment`."""
     steadied: SteadiedMask | None = None  # of masks that were given: what they were and are
     is_stand_in: bool = False
     """The frame is held in place of one that a live source has dropped."""

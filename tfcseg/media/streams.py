@@ -68,7 +68,8 @@ class StreamFeed:
         while len(self._kept) < _HEAD_BYTES and (data := self._pipe.read(_HEAD_BYTES)):
             self._kept += data
         connection = self._connection
-        if connection and not self._kept and self._expects_ts and _TS_OPTION in self.why_ended():  # it is no MPEG-TS
+        is_silent = not self._kept and not self.is_hung_up
+        if connection and is_silent and self._expects_ts and _TS_OPTION in self.why_ended():  # it is no MPEG-TS
             self._expects_ts = False
             connection.kill()
             self._pipe.close()
@@ -104,7 +105,7 @@ class StreamFeed:
         words = self._connection.last_words()
         if self.source.scheme == "udp" and _SILENCE in words:
             return f"nothing came for {LIVE_TIMEOUT_S:g} s"
-        if _NO_PARAMETERS in words:
+        if _NO_PARAMETERS in words and self.source.scheme in _TS_SCHEMES:
             return "no keyframe came in time; let the sender send one at least every few seconds"
         words = words.removeprefix("Error during demuxing: ")
         return words or (f"ffmpeg ended with status {status}" if status else "its sender closed it")

@@ -151,11 +151,6 @@ class InferenceOptions:
         return self.keyframe_interval * (LONGEST if self.keyframes == "adaptive" else 1)
 
     @property
-    def carries(self) -> bool:
-        """Whether keyframes take anything over from earlier ones."""
-        return self.mode != "image" and self.sides != "one"
-
-    @property
     def uses_memory(self) -> bool:
         """Whether there are frames between keyframes."""
         return self.mode != "image" and self.keyframe_interval > 1

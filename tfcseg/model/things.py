@@ -74,7 +74,8 @@ class Things(nn.Module):
             x = block(x)
         picture = convolve(x.mean(dim=(2, 3), keepdim=True), self.picture, "relu6")
         here = convolve(x, self.here, "relu6")
-        joined = convolve(torch.cat([picture.expand_as(here), here], dim=1), self.joined, "relu6")
+        joined = torch.cat([picture.expand_as(here), here], dim=1).contiguous(memory_format=torch.channels_last)
+        joined = convolve(joined, self.joined, "relu6")
         background, things = convolve(joined, self.classifier).tensor_split([1], dim=1)
         return (things - background).clamp_min(0)
 
@@ -91,6 +92,7 @@ class _Block(nn.Module):
         self._has_shortcut = stride == 1 and in_channels == stage.channels
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) → (B, C', h / stride, w / stride), rounded up."""
         y = x if self.expand is None else convolve(x, self.expand, "relu6")
         y = convolve(convolve(y, self.depthwise, "relu6"), self.project)
         return x + y if self._has_shortcut else y
@@ -107,4 +109,5 @@ def as_logits(leads: Tensor, classes: Sequence[int], shape: torch.Size) -> Tenso
     """What ``leads`` (B, T, h, w) of things, each one of the ``classes``, add to logits of ``shape`` (B, K, H, W)."""
     total = leads.new_zeros(shape[0], shape[1], *leads.shape[2:])
     total = total.index_add(1, torch.tensor(classes, device=leads.device), leads)
+    total = total.contiguous(memory_format=torch.channels_last)
     return F.interpolate(total, (shape[2], shape[3]), mode="bilinear", align_corners=True)

@@ -29,6 +29,11 @@ from tfcseg.weights.registry import read_registry, write_registry
 
 SCORES = ("miou", "vc8", "vc16")
 
+DRAWN_BETTER = ("person", "car")
+"""Things that the second network leaves to the image network, which finds and draws them better."""
+
+_CENTRED = ((126.5, 128.5), (126.5, 128.5))  # mean and std of pixels that become −1…1
+
 
 def measure(
     weights: Path, root: Path, split: str = "val", *, defaults: InferenceOptions = InferenceOptions()
@@ -109,12 +114,6 @@ def check_registry(folder: Path, name: str) -> dict[str, Any]:
     return {"default": name, **read_registry(folder)}
 
 
-DRAWN_BETTER = ("person", "car")
-"""Things that the second network leaves to the image network, which finds and draws them better."""
-
-_CENTRED = ((126.5, 128.5), (126.5, 128.5))  # mean and std of pixels that become −1…1
-
-
 def add_things(weights: Path, teacher: Path, out: Path) -> ModelCard:
     """Write the model ``weights`` with a second network to ``out``; returns its card.
 
@@ -139,7 +138,7 @@ def add_things(weights: Path, teacher: Path, out: Path) -> ModelCard:
         things=tuple(model.labels.index(names[at]) for at in used),
         defaults=replace(network.config.defaults, things_share=1.0),
     )
-    origin = f"{model.card.trained_on}; things: {teacher.stem}"
+    origin = f"{model.card.trained_on}; things: {teacher.stem}"[-TEXT_LIMIT:]
     card = replace(model.card, config=config, measured={}, trained_on=origin, created_with=created_with())
     save_model(out, network, card, dtype=torch.float16)
     return card
@@ -196,9 +195,11 @@ def average_files(out: Path, parts: Sequence[str]) -> ModelCard:
         models.append(load_model(path, device="cpu", precision="fp32", fold=False))
     first = models[0]
     for model in models:
-        if _shapes(model) != _shapes(first):
+        things = [[each.labels.names[number] for number in each.card.config.things] for each in (model, first)]
+        if _shapes(model) != _shapes(first) or things[0] != things[1]:
             raise WeightsError(
-                f"{model.card.name} has another network than {first.card.name}; average runs of one model"
+                f"{model.card.name} has another network than {first.card.name}, or another second one; average runs of "
+                "one model"
             )
     total = sum(shares)
     named = [f"{model.card.name} ({share / total:.2g})" for model, share in zip(models, shares, strict=True)]

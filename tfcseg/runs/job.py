@@ -143,7 +143,7 @@ class Job:
 
     def restore_carried(self, checkpoint: Checkpoint) -> CarryOver | None:
         """Load the carry-over for the keyframe after ``checkpoint``; OutputError if it is missing or damaged."""
-        if self.given is not None or not self.network.options.carries:
+        if self.given is not None or self.network.options.sides == "one":
             return None
         return load_carried(self.state.pictures(checkpoint.frames) / CARRIED_NAME)
 

@@ -214,7 +214,7 @@ def run_video(
     if not isinstance(model, ModelOnDemand):
         model = ModelOnDemand(model, options.device, allow_network=options.allow_network)
     known = _coloured(model.known, options)
-    options.inference_of(known)  # values first, then what is in the output folder
+    options.inference_of(known)  # values first, then what is in the output folder; a published SegFormer loads for that
     options.results.visible(known.labels)
     with (
         claimed_output(folder, inputs=options.places(source), overwrite=options.overwrite or options.resume) as out,

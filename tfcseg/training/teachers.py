@@ -150,6 +150,14 @@ def soft_labels(teachers: Sequence[Teacher], image: NDArray[np.uint8], *, tiles:
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _LAYER = re.compile(r"([^;]*)/weights_quant/")
 
+_OF_THINGS = {
+    "stem": "MobilenetV2/Conv",
+    "here": "aspp0",
+    "picture": "image_pooling",
+    "joined": "concat_projection",
+    "classifier": "logits/semantic",
+}
+
 
 class FloatLayer(NamedTuple):
     """A convolution in float32."""
@@ -214,7 +222,7 @@ def load_things(network: Things, path: str | Path, outputs: Sequence[int]) -> No
     layers = read_layers(path)
     logits = layers.get(_OF_THINGS["classifier"])
     if logits is None or len(logits.bias) <= max(outputs):
-        raise DataError(f"{path} has no output {max(outputs)}")
+        raise DataError(f"{path} is no DeepLabv3 of Pascal VOC's classes")
     rows = [0, *outputs]
     chosen = logits._replace(weight=logits.weight[rows], bias=logits.bias[rows])
     _copy({**layers, _OF_THINGS["classifier"]: chosen}, layer_of_things, network, path)
@@ -229,15 +237,6 @@ def _copy(layers: Mapping[str, FloatLayer], named: Callable[[str], str], network
             raise DataError(f"{path} has no {named(name)} of the shape {tuple(state[f'{name}.weight'].shape)}")
         state[f"{name}.weight"], state[f"{name}.bias"] = layer.weight, layer.bias
     network.load_state_dict(state)
-
-
-_OF_THINGS = {
-    "stem": "MobilenetV2/Conv",
-    "here": "aspp0",
-    "picture": "image_pooling",
-    "joined": "concat_projection",
-    "classifier": "logits/semantic",
-}
 
 
 def layer_of_things(name: str) -> str:

@@ -28,11 +28,7 @@ from tfcseg.weights.tensor_file import check_fits
 
 DESCRIPTION = "without TFC's own weights, so its sparse attention is off"  # part of the card's description
 
-DEFAULTS = replace(
-    PAPER_OPTIONS,
-    keyframe_interval=3,
-    sides="both",
-)
+DEFAULTS = replace(PAPER_OPTIONS, keyframe_interval=3, sides="both")
 """Default options of a network without TFC's weights."""
 
 _BLOCK = ("block{number}.{block}.", "encoder.block.{stage}.{block}.", "stages.{stage}.blocks.{block}.")

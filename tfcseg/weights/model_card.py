@@ -135,6 +135,8 @@ def _config(values: dict[str, object]) -> ModelConfig:
     )
     if any(number >= config.num_classes for number in config.things):
         raise ValueError(f"things are classes 0 to {config.num_classes - 1}, not {max(config.things)}")
+    if config.defaults.things_share and not config.things:
+        raise ValueError("things_share needs things")
     if config.embed_dim % config.heads:
         raise ValueError(f"embed_dim {config.embed_dim} is not a multiple of {config.heads} heads")
     return config
