@@ -168,7 +168,9 @@ def test_classes_that_do_not_exist_are_refused(tmp_path):
 
 def test_training_starts_without_it():
     network = build_segmenter(MODEL.card.config)
-    trained, card = with_classes(network, MODEL.card, MODEL.labels)
+    origin = dataclasses.replace(MODEL.card, trained_on="photos; things: voc; then clips")
+    trained, card = with_classes(network, origin, MODEL.labels)
+    assert card.trained_on == "photos; then clips"
     assert trained.things is None
     assert (card.config.things, card.config.defaults.things_share) == ((), 0.0)
     assert torch.equal(trained.decode_head.classifier.weight, network.decode_head.classifier.weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,10 @@ PREPROCESSING = {
     "efficientnet_lite0": Preprocessing(480, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
 }
 """Preprocessing of each backbone's published weights; that of Mix Transformers is IMAGENET_PREPROCESSING."""
+
+
+_OF_THINGS = re.compile("; things: [^;]*")
+"""What `tfcseg research add-things` adds to a card."""
 
 
 def start_network(
@@ -120,7 +125,7 @@ def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tu
         for new, own in known:
             rows[new] = state[name][own]
     grown.load_state_dict({**state, **fresh})
-    return grown, replace(card, config=config, labels=labels)
+    return grown, replace(card, config=config, labels=labels, trained_on=_OF_THINGS.sub("", card.trained_on))
 
 
 def trained_card(start: ModelCard, material: Material, options: TrainOptions, *, name: str, licence: str) -> ModelCard:
