@@ -40,10 +40,10 @@ def network():
     return found
 
 
-def build_model(share=1.0):
+def build_model():
     """The tiny model with a second network, in place of any other weights."""
     card = tiny_card()
-    defaults = dataclasses.replace(card.config.defaults, things_share=share)
+    defaults = dataclasses.replace(card.config.defaults, things_share=1.0)
     config = dataclasses.replace(card.config, things=CLASSES, defaults=defaults)
     network = build_segmenter(config).eval()
     torch.manual_seed(1)
@@ -131,9 +131,8 @@ def test_a_still_video_has_the_labels_of_the_image_network(options):
     images = [moving_images(1)[0]] * 6
     areas = {name: value for name, value in options.items() if name != "sides"}
     (wanted,) = IntervalNetwork(MODEL, checked_options(MODEL, mode="image", size=128, **areas)).run(images[:1])
-    (without,) = IntervalNetwork(build_model(0.0), checked_options(build_model(0.0), mode="image", size=128)).run(
-        images[:1]
-    )
+    plain = checked_options(MODEL, mode="image", size=128, things_share=0.0, **areas)
+    (without,) = IntervalNetwork(MODEL, plain).run(images[:1])
     assert (wanted.labels != without.labels).any()
     network = IntervalNetwork(MODEL, checked_options(MODEL, size=128, **options))
     length = network.frames_at_once

@@ -164,7 +164,7 @@ class IntervalNetwork:
         started_s = self.clock()
         try:
             _, memory = self.network.keyframe(self.to_input([image]))
-            memory = memory.with_added(self.added([image], memory.logits))
+            memory = memory.with_added(self._added([image], memory.logits))
             return self._results(memory.logits, size, started_s)[0], memory
         except torch.OutOfMemoryError:
             raise self._too_large() from None
@@ -192,13 +192,16 @@ class IntervalNetwork:
 
     def _image_logits(self, images: Sequence[Image]) -> Tensor:
         """Logits (T, K, h, w) of images, each on its own."""
-        logits = self.network.image(self.to_input(images))
-        added = self.added(images, logits)
+        return self.with_added(images, self.network.image(self.to_input(images)))
+
+    def with_added(self, images: Sequence[Image], logits: Tensor, half: Tensor | None = None) -> Tensor:
+        """The ``logits`` (T, K, h, w) of images, with what half the size adds; ``half`` (T, K, ·, ·) are the network's
+        logits there, if they are known already."""
+        added = self._added(images, logits, half)
         return logits if added is None else logits + added
 
-    def added(self, images: Sequence[Image], logits: Tensor, half: Tensor | None = None) -> Tensor | None:
-        """What half the size adds to the ``logits`` (T, K, h, w) of images: large areas, by the network's own logits
-        ``half`` (T, K, ·, ·), if they are known already, and things. None if both have no share."""
+    def _added(self, images: Sequence[Image], logits: Tensor, half: Tensor | None = None) -> Tensor | None:
+        """What half the size adds (T, K, h, w): large areas and things. None if both have no share."""
         network, areas, things = self.network, self.options.half_size_share, self.options.things_share
         total: Tensor | None = None
         if things or (areas and half is None):

@@ -93,11 +93,10 @@ class Steps:
     def own_logits(self, images: Sequence[Image], halves: Sequence[LowFeatures]) -> list[WeightedLogits]:
         """Logits of keyframes, each by itself; ``halves`` are what `low_features` returned for them."""
         low = self._network.low_features(self._feeder.to_input(images, self._keyframe_size))
-        logits = self._network.logits_from(low)
-        half = self._network.logits_from(_stacked(halves)) if self._has_large_areas else None
-        added = self._feeder.added(images, logits, half)
-        logits = logits if added is None else logits + added
-        parts = WeightedLogits.of(logits, low, _stacked(halves))
+        low_half = _stacked(halves)
+        half = self._network.logits_from(low_half) if self._has_large_areas else None
+        logits = self._feeder.with_added(images, self._network.logits_from(low), half)
+        parts = WeightedLogits.of(logits, low, low_half)
         return [WeightedLogits(*(part[row : row + 1] for part in parts)) for row in range(len(images))]
 
     def compare(self, keyframe: Tensor, others: Tensor, grid: tuple[int, int]) -> Correspondence:

@@ -1,4 +1,4 @@
-"""Average trained models, measure one, fill in its card, and add it to a registry."""
+"""Average trained models, add a second network to one, measure it, fill in its card, and add it to a registry."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tfcseg.labels.label_sets import VOC21
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import MODEL_FIELDS, InferenceOptions
 from tfcseg.model.things import Things
+from tfcseg.training.networks import THINGS_OF
 from tfcseg.training.teachers import load_things
 from tfcseg.training.truth import VOC_NAMES
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, save_model
@@ -138,7 +139,7 @@ def add_things(weights: Path, teacher: Path, out: Path) -> ModelCard:
         things=tuple(model.labels.index(names[at]) for at in used),
         defaults=replace(network.config.defaults, things_share=1.0),
     )
-    origin = f"{model.card.trained_on}; things: {teacher.stem}"[-TEXT_LIMIT:]
+    origin = f"{model.card.trained_on}{THINGS_OF}{teacher.stem}"[-TEXT_LIMIT:]
     card = replace(model.card, config=config, measured={}, trained_on=origin, created_with=created_with())
     save_model(out, network, card, dtype=torch.float16)
     return card

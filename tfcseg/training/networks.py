@@ -27,8 +27,8 @@ PREPROCESSING = {
 """Preprocessing of each backbone's published weights; that of Mix Transformers is IMAGENET_PREPROCESSING."""
 
 
-_OF_THINGS = re.compile("; things: [^;]*")
-"""What `tfcseg research add-things` adds to a card."""
+THINGS_OF = "; things: "
+"""What a card says before the name of its second network's file, behind what the model was trained on."""
 
 
 def start_network(
@@ -125,7 +125,9 @@ def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tu
         for new, own in known:
             rows[new] = state[name][own]
     grown.load_state_dict({**state, **fresh})
-    return grown, replace(card, config=config, labels=labels, trained_on=_OF_THINGS.sub("", card.trained_on))
+    return grown, replace(
+        card, config=config, labels=labels, trained_on=re.sub(f"{THINGS_OF}[^;]*", "", card.trained_on)
+    )
 
 
 def trained_card(start: ModelCard, material: Material, options: TrainOptions, *, name: str, licence: str) -> ModelCard:

@@ -124,13 +124,12 @@ def _config(values: dict[str, object]) -> ModelConfig:
     curve = _sequence("evidence", values.pop("evidence", list(EVIDENCE)), len(EVIDENCE))
     things = _sequence("things", values.pop("things", []))
     _require_keys(values, set(_CONFIG_BOUNDS))
-    classes = _CONFIG_BOUNDS["num_classes"]
     config = ModelConfig(
         backbone=backbone,
         defaults=dataclasses.replace(PAPER_OPTIONS, **defaults),
         repairs=repairs,
         evidence=tuple(_number("evidence", value, 0, 1) for value in curve),
-        things=tuple(_integer("things", value, 0, classes[1] - 1) for value in things),
+        things=tuple(_integer("things", value, 0, NO_CLASS) for value in things),
         **{key: _integer(key, values[key], *bounds) for key, bounds in _CONFIG_BOUNDS.items()},
     )
     if any(number >= config.num_classes for number in config.things):
