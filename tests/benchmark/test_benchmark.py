@@ -222,7 +222,8 @@ def test_random_weights_that_cannot_be(backbone, classes, tmp_path):
 
 @needs_transformers
 def test_model_only_measures_all_contenders(tiny_file, clip_file):
-    request = Request(model=str(tiny_file), video=clip_file, frames=8, plain_frames=2, rounds=2)
+    device = DeviceOptions(precision="fp32")
+    request = Request(model=str(tiny_file), video=clip_file, frames=8, plain_frames=2, rounds=2, device=device)
     with open_contest(request) as contest:
         found = measure_model_only(contest, lambda done, total: None)
     assert list(found["model_only"]) == [PLAIN, IMAGE, TFC]

@@ -155,10 +155,10 @@ def test_missing_codecs_are_named_by_what_they_are_for():
 
 
 @pytest.mark.parametrize("has", [True, False])
-def test_bfloat16_is_recommended_where_the_processor_has_it(has, monkeypatch):
+def test_networks_use_bfloat16_where_the_processor_has_it(has, monkeypatch):
     monkeypatch.setattr("tfcseg.doctor.checks.has_bfloat16", lambda: has)
     (finding,) = check_processor()
-    assert ("--precision bf16" in finding.found) is has
+    assert finding.found.endswith(", in bfloat16") is has
 
 
 def test_a_driver_without_a_pytorch_for_it_is_noted(monkeypatch, tmp_path):

@@ -108,18 +108,18 @@ def test_loaded_networks_can_be_trained_further(saved):
 
 
 @torch.inference_mode()
-def test_files_are_half_precision_and_networks_on_the_cpu_single(network, saved):
+def test_files_are_half_precision_and_networks_single_if_asked(network, saved):
     stored = read_tensor_file(saved).tensors
     assert stored["decode_head.fuse.weight"].dtype == torch.float16
     assert stored["decode_head.norm.running_var"].dtype == torch.float32
-    model = load_model(saved, device="cpu")
+    model = load_model(saved, device="cpu", precision="fp32")
     assert {parameter.dtype for parameter in model.network.parameters()} == {torch.float32}
     torch.testing.assert_close(model.network.keyframe(IMAGE)[0], network.keyframe(IMAGE)[0], atol=5e-3, rtol=0)
 
 
 @torch.inference_mode()
 def test_networks_are_folded_unless_asked(saved):
-    plain, folded = (load_model(saved, device="cpu", fold=fold).network for fold in (False, True))
+    plain, folded = (load_model(saved, device="cpu", precision="fp32", fold=fold).network for fold in (False, True))
     assert len(list(folded.parameters())) < len(list(plain.parameters()))
     torch.testing.assert_close(folded.keyframe(IMAGE)[0], plain.keyframe(IMAGE)[0], atol=1e-4, rtol=0)
 
@@ -130,7 +130,7 @@ def test_bf16_network_folds_before_it_loses_precision(saved):
     assert model.precision == torch.bfloat16
     logits = model.network.keyframe(IMAGE.bfloat16())[0]
     assert logits.dtype == torch.bfloat16
-    wanted = load_model(saved, device="cpu").network.keyframe(IMAGE)[0]
+    wanted = load_model(saved, device="cpu", precision="fp32").network.keyframe(IMAGE)[0]
     assert (logits.float() - wanted).abs().mean() < 0.03 * wanted.std()
 
 
@@ -427,9 +427,12 @@ def test_devices_without_a_gpu(saved):
         load_model(saved, device="cuda")
 
 
-def test_precisions():
+@pytest.mark.parametrize("has", [True, False])
+def test_precisions(has, monkeypatch):
+    monkeypatch.setattr("tfcseg.weights.loading.has_bfloat16", lambda: has)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert resolve_precision("auto", cpu) == torch.float32
+    assert resolve_precision("auto", cpu) == (torch.bfloat16 if has else torch.float32)
+    assert resolve_precision("auto", torch.device("mps")) == torch.float32
     assert resolve_precision("auto", cuda) == torch.float16
     assert resolve_precision("bf16", cpu) == torch.bfloat16
     with pytest.raises(UsageError, match="fp16 needs a GPU; use fp32"):

@@ -155,7 +155,7 @@ def check_processor() -> Iterator[Finding]:
     import torch
 
     found = f"{cpu_name()}; {available_cores()} cores, of which the network uses {torch.get_num_threads()}"
-    yield Finding("processor", "ok", found + ("; --precision bf16 is faster" if has_bfloat16() else ""))
+    yield Finding("processor", "ok", found + (", in bfloat16" if has_bfloat16() else ""))
 
 
 def check_gpu() -> Iterator[Finding]:

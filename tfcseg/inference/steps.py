@@ -14,7 +14,7 @@ from tfcseg.inference.engine import FrameResult, IntervalNetwork
 from tfcseg.inference.network_input import network_size
 from tfcseg.media.frames import Image
 from tfcseg.model.alignment import surroundings
-from tfcseg.model.decode_head import resize
+from tfcseg.model.decode_head import resize, widened
 from tfcseg.model.evidence import (
     CarryOver,
     Correspondence,
@@ -76,7 +76,8 @@ class Steps:
         if carry_over is None:
             return None, None
         like = next(self._network.parameters())
-        parts = type(carry_over)(*(part.to(device=like.device, dtype=like.dtype) for part in carry_over))
+        dtype = widened(like[:0]).dtype
+        parts = type(carry_over)(*(part.to(device=like.device, dtype=dtype) for part in carry_over))
         return parts.split() if isinstance(parts, SectionEnd) else (parts, None)
 
     def grid(self, image: Image) -> tuple[int, int]:

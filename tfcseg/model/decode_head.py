@@ -33,6 +33,11 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
+def widened(x: Tensor) -> Tensor:
+    """``x`` in float32 on a processor, whose half precision is fast in convolutions only; elsewhere as it is."""
+    return x.float() if x.device.type == "cpu" else x
+
+
 class DecodeHead(nn.Module):
     """All-MLP head over four levels. Its low-level and high-level sums are available separately."""
 

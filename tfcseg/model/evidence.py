@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfcseg.model.alignment import find_matches, move, place_by_pixels
-from tfcseg.model.decode_head import resize
+from tfcseg.model.decode_head import resize, widened
 
 MOST_WEIGHT = 2.0
 """Most weight that all keyframes on one side of a keyframe have; one that is certain by itself has 1."""
@@ -80,7 +80,7 @@ class LowFeatures(NamedTuple):
     def with_both_levels(self) -> LowFeatures:
         """The same, with a ``match`` of levels 1 and 2 at the size of level 1."""
         size = (self.x1.shape[-2], self.x1.shape[-1])
-        parts = [resize(self.match, size), LEVEL1_WEIGHT * F.normalize(self.x1, dim=1)]
+        parts = [resize(self.match, size), LEVEL1_WEIGHT * F.normalize(widened(self.x1), dim=1)]
         return self._replace(match=F.normalize(torch.cat(parts, dim=1), dim=1))
 
 

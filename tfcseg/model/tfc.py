@@ -25,7 +25,7 @@ from tfcseg.model.correlation import (
     per_frame,
     similarity,
 )
-from tfcseg.model.decode_head import DecodeHead, pointwise, resize
+from tfcseg.model.decode_head import DecodeHead, pointwise, resize, widened
 from tfcseg.model.deformable import SparseUpdate
 from tfcseg.model.evidence import LowFeatures
 from tfcseg.model.ops.fused import convolve
@@ -124,16 +124,16 @@ class TFCSegmenter(nn.Module):
 
     def image(self, image: Tensor) -> Tensor:
         """The image network alone: (B, 3, H, W) → logits (B, K, h, w), bit-identical to `keyframe`."""
-        return self.decode_head.classify(self.embed(*self.backbone.encode_low(image))[0])
+        return widened(self.decode_head.classify(self.embed(*self.backbone.encode_low(image))[0]))
 
     def low_features(self, images: Tensor) -> LowFeatures:
         """Run the low stages on images (T, 3, H, W): features to compare, and to continue from in `logits_from`."""
         x1, x2 = self.backbone.encode_low(images)
-        return LowFeatures(x1, x2, F.normalize(self._correlated(x2), dim=1), images)
+        return LowFeatures(x1, x2, F.normalize(widened(self._correlated(x2)), dim=1), widened(images))
 
     def logits_from(self, low: LowFeatures) -> Tensor:
         """Logits (T, K, h, w) of the image network, continued from low-level features."""
-        return self.decode_head.classify(self.embed(low.x1, low.x2)[0])
+        return widened(self.decode_head.classify(self.embed(low.x1, low.x2)[0]))
 
     def logits_of_things(self, images: Tensor, shape: torch.Size) -> Tensor:
         """What the second network says of images (T, 3, H', W'), of any size, for logits of ``shape`` (T, K, h, w)."""

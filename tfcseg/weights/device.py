@@ -18,7 +18,10 @@ class DeviceOptions:
     device: Annotated[str, Option("auto, cpu, cuda, cuda:<number> or mps.", suggestions=DEVICES)] = "auto"
     precision: Annotated[
         str,
-        Option("auto, fp32, bf16 or fp16 (auto: fp16 on CUDA, else fp32).", choices=PRECISIONS),
+        Option(
+            "auto, fp32, bf16 or fp16 (auto: fp16 on CUDA, bf16 on processors that have it, else fp32).",
+            choices=PRECISIONS,
+        ),
     ] = "auto"
 
     @property

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from tfcseg.errors import UsageError, WeightsError
 from tfcseg.labels.label_sets import LabelSet
+from tfcseg.machine import has_bfloat16
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.weights.convert import convert_segformer
@@ -123,12 +124,12 @@ def load_model(
 
     A SegFormer is a safetensors file or PyTorch checkpoint, a Hugging Face folder, or ``ORG/NAME[@REVISION]`` on the
     hub, which is read from its cache, and from the network only with ``allow_network``. ``device`` and ``precision``
-    are those of `DeviceOptions`. ``fold=False`` keeps norms and head separate, as training needs them. ``assets`` is
-    the folder of the registry. Raises UsageError for an unavailable device or precision, WeightsError for problems
-    with the file.
+    are those of `DeviceOptions`. ``fold=False`` keeps norms and head separate, and ``auto`` in float32, as training
+    needs them. ``assets`` is the folder of the registry. Raises UsageError for an unavailable device or precision,
+    WeightsError for problems with the file.
     """
     target = resolve_device(device)
-    dtype = resolve_precision(precision, target)
+    dtype = resolve_precision("fp32" if precision == "auto" and not fold else precision, target)
     path, sha256 = find_weights(name_or_path, assets, allow_network=allow_network)
     with _one_thread():
         network, card, found = _read(path)
@@ -268,7 +269,8 @@ def resolve_device(device: str) -> torch.device:
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     """Floating-point type by name; UsageError for an unknown one, and for fp16 on the CPU, where it is slow."""
     if precision == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
+        fast = {"cuda": torch.float16, "cpu": torch.bfloat16 if has_bfloat16() else torch.float32}
+        return fast.get(device.type, torch.float32)
     if precision not in _PRECISIONS:
         raise UsageError(f"no precision {precision!r}; there are auto, {', '.join(_PRECISIONS)}")
     if precision == "fp16" and device.type == "cpu":
