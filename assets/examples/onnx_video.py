@@ -23,22 +23,27 @@ def labels_of(logits: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
     return labels
 
 
+def inputs_of(session: onnxruntime.InferenceSession, frame: np.ndarray) -> dict[str, np.ndarray]:
+    """The frame at the size of each of the graph's inputs that is a picture."""
+    sizes = {each.name: each.shape[1:3] for each in session.get_inputs() if each.type == "tensor(uint8)"}
+    how = [cv2.INTER_AREA if min(frame.shape[:2]) > min(size) else cv2.INTER_LINEAR for size in sizes.values()]
+    resized = [cv2.resize(frame, size[::-1], interpolation=by) for size, by in zip(sizes.values(), how, strict=True)]
+    return {name: picture[None] for name, picture in zip(sizes, resized, strict=True)}
+
+
 model, video, folder = map(Path, sys.argv[1:4])
 folder.mkdir(parents=True, exist_ok=True)
 keyframe = onnxruntime.InferenceSession(model)
 non_keyframe = onnxruntime.InferenceSession(model.with_suffix(".non_keyframe.onnx"))
 facts = json.loads(keyframe.get_modelmeta().custom_metadata_map["tfcseg"])
-_, height, width, _ = keyframe.get_inputs()[0].shape
 source, number = cv2.VideoCapture(str(video)), 0
 while (read := source.read())[0]:
     frame = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
-    how = cv2.INTER_AREA if min(frame.shape[:2]) > min(height, width) else cv2.INTER_LINEAR
-    image = {"image": cv2.resize(frame, (width, height), interpolation=how)[None]}
     if number % facts["keyframe_interval"] == 0:
-        memory = dict(zip([each.name for each in keyframe.get_outputs()], keyframe.run(None, image), strict=True))
-        logits = memory["key_logits"]
+        outputs = keyframe.run(None, inputs_of(keyframe, frame))
+        memory = dict(zip([each.name for each in keyframe.get_outputs()], outputs, strict=True))
     else:
-        (logits,) = non_keyframe.run(None, image | memory)
-    cv2.imwrite(str(folder / f"{number:08d}.png"), labels_of(logits, frame.shape[1::-1]))
+        outputs = non_keyframe.run(None, inputs_of(non_keyframe, frame) | memory)
+    cv2.imwrite(str(folder / f"{number:08d}.png"), labels_of(outputs[0], frame.shape[1::-1]))
     number += 1
 print(f"{number} frames; classes: {', '.join(facts['classes'])}")

@@ -21,9 +21,7 @@ from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.inference.network_input import NetworkInput
 from tfcseg.inference.options import describe_method
 from tfcseg.media.frames import Image
-from tfcseg.model.decode_head import resize
 from tfcseg.model.evidence import CarryOver
-from tfcseg.model.large_areas import correction
 from tfcseg.model.ops.confidence import confidence_from_logits
 from tfcseg.model.ops.labelling import labels_from_logits
 from tfcseg.model.options import InferenceOptions
@@ -201,18 +199,11 @@ class IntervalNetwork:
         return logits if added is None else logits + added
 
     def _added(self, images: Sequence[Image], logits: Tensor, half: Tensor | None = None) -> Tensor | None:
-        """What half the size adds (T, K, h, w): large areas and things. None if both have no share."""
-        network, areas, things = self.network, self.options.half_size_share, self.options.things_share
-        total: Tensor | None = None
-        if things or (areas and half is None):
-            batch = self.to_input(images, self.options.size // 2)
-        if areas:
-            missing = correction(logits, network.image(batch) if half is None else half, areas)
-            total = resize(missing, (logits.shape[-2], logits.shape[-1]))
-        if things:
-            found = things * network.logits_of_things(batch, logits.shape)
-            total = found if total is None else total.add_(found)
-        return total if total is None else total.to(logits.dtype)
+        """What half the size adds (T, K, h, w). None if it has no share."""
+        if not self.options.uses_half_size:
+            return None
+        seen = self.to_input(images, self.options.size // 2)
+        return self.network.added_by_half_size(logits, seen, self.options, half)
 
     def to_labels(self, logits: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Labels (B, H, W) of ``size``, and their confidence (B, h, w)."""

@@ -1,8 +1,9 @@
 """Write a network as two ONNX graphs, which run without PyTorch: one for keyframes, one for the frames between them.
 
 They are one-sided TFC with aligned correlation, for frames of one size: a frame refers to the keyframe before it.
-Normalisation is part of them. A keyframe's memory is an output of one graph and an input of the other. Left out are
-sparse attention (eq. 11), whose cost depends on the picture, the network at half the size, and the second network.
+Normalisation is part of them. A keyframe's memory is an output of one graph and an input of the other. Left out is
+sparse attention (eq. 11), whose cost depends on the picture. If the model sees keyframes at half the size, too, their
+graph has a second input.
 
 Shapes: K classes, H W input of the network, h w grid of the logits.
 """
@@ -38,8 +39,9 @@ from tfcseg.weights.loading import LoadedModel, load_model
 
 logger = logging.getLogger(__name__)
 
-MEMORY = ("key_logits", "key_match", "key_high", "key_level3", "key_level4")
-"""Memory of a keyframe: outputs of its graph, inputs of the other one. ``key_logits`` are its own (1, K, h, w)."""
+MEMORY = ("key_logits", "key_match", "key_high", "key_level3", "key_level4", "key_added")
+"""Memory of a keyframe: outputs of its graph, inputs of the other one. ``key_logits`` are its own (1, K, h, w), and
+include ``key_added``, which there is with a second input alone."""
 
 LEAST_AGREEMENT = 0.999  # share of the pixels that must have the same label as with PyTorch
 
@@ -63,27 +65,24 @@ def write_onnx(source: str, path: Path, frame_size: tuple[int, int], size: int |
     if missing:
         raise TfcsegError(f"ONNX graphs need {', '.join(missing)}; run: pip install 'tfcseg[onnx]'")
     model = load_model(source, device="cpu", precision="fp32")
-    given: dict[str, Any] = {
-        "sides": "one",
-        "correlation": "aligned",
-        "threshold": 0.0,
-        "half_size_share": 0.0,
-        "things_share": 0.0,
-    } | ({} if size is None else {"size": size})
-    options = checked_options(model, **given)
-    height, width = network_size(frame_size, options.size)
-    image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+    given: dict[str, Any] = {"sides": "one", "correlation": "aligned", "threshold": 0.0}
+    options = checked_options(model, **given | ({} if size is None else {"size": size}))
+    images = {
+        name: torch.zeros(1, *network_size(frame_size, short), 3, dtype=torch.uint8)
+        for name, short in _inputs(options).items()
+    }
     keyframe, non_keyframe = _graphs(load_model(source, device="cpu", precision="fp32", fold=False), options)
     with replace_atomically(path) as first, replace_atomically(non_keyframe_path(path)) as second, _quiet():
-        memory = keyframe(image)
-        for graph, arguments, names, outputs, target in (
-            (keyframe, (image,), ("image",), MEMORY, first),
-            (non_keyframe, (image, *memory), ("image", *MEMORY), ("logits",), second),
+        memory = keyframe(*images.values())
+        names = MEMORY[: len(memory)]
+        for graph, arguments, inputs, outputs, target in (
+            (keyframe, (*images.values(),), (*images,), names, first),
+            (non_keyframe, (images["image"], *memory), ("image", *names), ("logits",), second),
         ):
             program: Any = torch.onnx.export(
                 graph,
                 arguments,
-                input_names=names,
+                input_names=inputs,
                 output_names=outputs,
                 dynamo=True,
                 external_data=False,
@@ -101,12 +100,19 @@ def write_onnx(source: str, path: Path, frame_size: tuple[int, int], size: int |
     return agreement
 
 
+def _inputs(options: InferenceOptions) -> dict[str, int]:
+    """Short sides of the inputs of a keyframe's graph."""
+    return {"image": options.size} | ({"half_size": options.size // 2} if options.uses_half_size else {})
+
+
 class _Normalised(nn.Module):
     """A network that takes (1, H, W, 3) uint8 RGB."""
 
-    def __init__(self, network: TFCSegmenter, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, network: TFCSegmenter, mean: Sequence[float], std: Sequence[float], options: InferenceOptions
+    ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.options = network, options
         self.mean, self.std = (nn.Buffer(torch.tensor(values).view(1, 3, 1, 1)) for values in (mean, std))
 
     def input(self, image: Tensor) -> Tensor:
@@ -114,30 +120,37 @@ class _Normalised(nn.Module):
 
 
 class _KeyframeGraph(_Normalised):
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor, half_size: Tensor | None = None) -> tuple[Tensor, ...]:
         logits, memory = self.network.keyframe(self.input(image))
-        return logits, memory.match, memory.high, *memory.levels
+        if half_size is None:
+            return logits, memory.match, memory.high, *memory.levels
+        added = self.network.added_by_half_size(logits, self.input(half_size), self.options)
+        return logits + added, memory.match, memory.high, *memory.levels, added
 
 
 class _NonKeyframeGraph(_Normalised):
-    options: InferenceOptions
-
-    def forward(self, image: Tensor, logits: Tensor, match: Tensor, high: Tensor, x3: Tensor, x4: Tensor) -> Tensor:
+    def forward(
+        self,
+        image: Tensor,
+        logits: Tensor,
+        match: Tensor,
+        high: Tensor,
+        x3: Tensor,
+        x4: Tensor,
+        added: Tensor | None = None,
+    ) -> Tensor:
         level2 = resize(match, (logits.shape[-2], logits.shape[-1]))
-        memory = Keyframe(
-            high, logits, level2, match, high=high, levels=(x3, x4)
-        )  # sparse attention alone needs the embedding
+        # Sparse attention alone needs the embedding.
+        memory = Keyframe(high, logits, level2, match, high=high, levels=(x3, x4), added=added)
         return self.network.non_keyframes(self.input(image), memory, self.options).logits
 
 
 def _graphs(model: LoadedModel, options: InferenceOptions) -> tuple[_KeyframeGraph, _NonKeyframeGraph]:
     network, preprocessing = model.network, model.card.preprocessing
     network.requires_grad_(False)
-    network.config, network.things = replace(network.config, repairs=False), None
-    arguments = (network, preprocessing.mean, preprocessing.std)
-    keyframe, non_keyframe = _KeyframeGraph(*arguments), _NonKeyframeGraph(*arguments)
-    non_keyframe.options = options
-    return keyframe.eval(), non_keyframe.eval()
+    network.config = replace(network.config, repairs=False)
+    arguments = (network, preprocessing.mean, preprocessing.std, options)
+    return _KeyframeGraph(*arguments).eval(), _NonKeyframeGraph(*arguments).eval()
 
 
 def _facts(model: LoadedModel, options: InferenceOptions, frame_size: tuple[int, int]) -> dict[str, Any]:
@@ -184,17 +197,19 @@ def _agreement(
     )
     images = _moving_picture(frame_size)
     ours = IntervalNetwork(model, replace(options, keyframe_interval=_CHECKED_FRAMES)).stream(images)
-    height, width = network_size(frame_size, options.size)
-    how = cv2.INTER_AREA if min(frame_size) > options.size else cv2.INTER_LINEAR
+    names = [each.name for each in keyframe.get_outputs()]
     memory: dict[str, Any] = {}
     same = []
     for image, result in zip(images, ours, strict=True):
-        given = {"image": cv2.resize(image, (width, height), interpolation=how)[None]}
+        given = {}
+        for name, short in _inputs(options).items():
+            how = cv2.INTER_AREA if min(frame_size) > short else cv2.INTER_LINEAR
+            given[name] = cv2.resize(image, network_size(frame_size, short)[::-1], interpolation=how)[None]
         if not memory:
-            memory = dict(zip(MEMORY, keyframe.run(None, given), strict=True))
+            memory = dict(zip(names, keyframe.run(None, given), strict=True))
             logits = memory["key_logits"]
         else:
-            (logits,) = non_keyframe.run(None, {**given, **memory})
+            (logits,) = non_keyframe.run(None, {"image": given["image"], **memory})
         labels = labels_from_logits(torch.from_numpy(logits), frame_size)[0].numpy()
         same.append((labels == result.labels).mean())
     return float(np.mean(same))

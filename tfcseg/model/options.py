@@ -146,6 +146,11 @@ class InferenceOptions:
         return round(self.size * self.keyframe_scale)
 
     @property
+    def uses_half_size(self) -> bool:
+        """Whether keyframes are also seen at half the size."""
+        return self.half_size_share > 0 or self.things_share > 0
+
+    @property
     def longest_interval(self) -> int:
         """Maximum number of frames from one keyframe to the next."""
         return self.keyframe_interval * (LONGEST if self.keyframes == "adaptive" else 1)

@@ -28,6 +28,7 @@ from tfcseg.model.correlation import (
 from tfcseg.model.decode_head import DecodeHead, pointwise, resize, widened
 from tfcseg.model.deformable import SparseUpdate
 from tfcseg.model.evidence import LowFeatures
+from tfcseg.model.large_areas import correction
 from tfcseg.model.ops.fused import convolve
 from tfcseg.model.ops.sampling import Level
 from tfcseg.model.options import InferenceOptions
@@ -135,10 +136,21 @@ class TFCSegmenter(nn.Module):
         """Logits (T, K, h, w) of the image network, continued from low-level features."""
         return widened(self.decode_head.classify(self.embed(low.x1, low.x2)[0]))
 
-    def logits_of_things(self, images: Tensor, shape: torch.Size) -> Tensor:
-        """What the second network says of images (T, 3, H', W'), of any size, for logits of ``shape`` (T, K, h, w)."""
-        assert self.things is not None
-        return as_logits(self.things(images), self.config.things, shape)
+    def added_by_half_size(
+        self, logits: Tensor, images: Tensor, options: InferenceOptions, half: Tensor | None = None
+    ) -> Tensor:
+        """What half the size adds to ``logits`` (T, K, h, w), at its shares in ``options``: large areas and things.
+
+        ``images`` (T, 3, H', W') are seen at half the size; ``half`` (T, K, ·, ·) are their logits, if known already.
+        """
+        added = torch.zeros_like(logits)
+        if options.half_size_share:
+            missing = correction(logits, self.image(images) if half is None else half, options.half_size_share)
+            added = resize(missing, (logits.shape[-2], logits.shape[-1])).to(logits.dtype)
+        if options.things_share:
+            assert self.things is not None
+            added = added + options.things_share * as_logits(self.things(images), self.config.things, logits.shape)
+        return added
 
     def embed(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Eqs 1 and 2 from the low stages on: z (B, D, h, w), its part from levels 3 and 4, x3 and x4."""

@@ -45,7 +45,7 @@ class AblatedSegmenter:
 
     def __init__(self, network: TFCSegmenter, variant: Variant) -> None:
         self._network, self._variant = network, variant
-        self.image, self.logits_of_things = network.image, network.logits_of_things
+        self.image, self.added_by_half_size = network.image, network.added_by_half_size
 
     def keyframe(self, image: Tensor) -> tuple[Tensor, Keyframe]:
         """As `TFCSegmenter.keyframe`."""
