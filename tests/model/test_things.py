@@ -183,9 +183,8 @@ def teacher(tmp_path_factory):
     return write_deeplab(tmp_path_factory.mktemp("teacher") / "voc.tflite")
 
 
-def write_model(path):
+def write_model(path, names=("sky", "dog", "person", "table", "car")):
     card = tiny_card()
-    names = ("sky", "dog", "person", "table", "car")
     labels = LabelSet("few", names, distinct_palette(5))
     card = dataclasses.replace(card, labels=labels, preprocessing=Preprocessing(64, (127.5,) * 3, (127.5,) * 3))
     save_model(path, build_tiny_network(), card)
@@ -207,11 +206,30 @@ def test_a_model_gets_the_classes_that_it_has(teacher, tmp_path):
     torch.testing.assert_close(model.network.things.blocks[16].depthwise.weight, deepest.half().float())
 
 
+def test_a_model_gets_the_network_of_another_one(teacher, tmp_path):
+    """Whose classes have other numbers, and of which it has fewer."""
+    publishing.add_things(write_model(tmp_path / "a.safetensors"), teacher, tmp_path / "b")
+    other = write_model(tmp_path / "c.safetensors", ("dog", "sky", "person", "wall", "car"))
+    card = publishing.add_things(other, tmp_path / "b", tmp_path / "d")
+    assert (card.config.things, card.config.defaults.things_share) == ((0,), 1.0)
+    given, found = (
+        load_model(tmp_path / name, device="cpu", precision="fp32", fold=False).network.things for name in "bd"
+    )
+    assert torch.equal(found.classifier.bias, given.classifier.bias[[0, 2]])
+    assert torch.equal(found.blocks[16].depthwise.weight, given.blocks[16].depthwise.weight)
+
+
+def test_a_model_without_a_second_network_gives_none(tmp_path):
+    model = write_model(tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match="tiny has no second network; give tfc-mosaic"):
+        publishing.add_things(model, model, tmp_path / "b")
+
+
 @pytest.mark.parametrize(
     ("preprocessing", "words"),
     [
         (Preprocessing(64, (100.0,) * 3, (127.5,) * 3), r"the second network needs about 127\.5"),
-        (Preprocessing(64, (127.5,) * 3, (127.5,) * 3), "has no class of Pascal VOC's things"),
+        (Preprocessing(64, (127.5,) * 3, (127.5,) * 3), "has no class that is a thing of "),
     ],
 )
 def test_models_that_it_does_not_suit_are_refused(teacher, tmp_path, preprocessing, words):

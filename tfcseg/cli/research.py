@@ -294,7 +294,12 @@ def average(
 @app.command("add-things", cls=Command)
 def add_things(
     weights: Annotated[Path, typer.Argument(help="A weights file.")],
-    teacher: Annotated[Path, typer.Argument(help="A .tflite file of DeepLabv3 with MobileNetV2 and VOC's classes.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A model that has such a network, or a .tflite file of DeepLabv3 with MobileNetV2 and VOC's classes."
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="Weights file to write.")],
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -302,11 +307,11 @@ def add_things(
 
     It also finds furniture: all classes of Pascal VOC that the model has, but people and cars.
 
-    Example: tfcseg research add-things my.safetensors voc.tflite m2.safetensors
+    Example: tfcseg research add-things my.safetensors tfc-mosaic m2.safetensors
     """
     from tfcseg.files import claimed_files
     from tfcseg.research import publishing
 
-    with claimed_files(out.parent, [out.name], inputs=[str(weights), str(teacher)], overwrite=overwrite):
-        card = publishing.add_things(weights, teacher, out)
+    with claimed_files(out.parent, [out.name], inputs=[str(weights), source], overwrite=overwrite):
+        card = publishing.add_things(weights, source, out)
         print(visible(", ".join(card.labels.names[number] for number in card.config.things)))

@@ -115,34 +115,49 @@ def check_registry(folder: Path, name: str) -> dict[str, Any]:
     return {"default": name, **read_registry(folder)}
 
 
-def add_things(weights: Path, teacher: Path, out: Path) -> ModelCard:
+def add_things(weights: Path, source: str | Path, out: Path) -> ModelCard:
     """Write the model ``weights`` with a second network to ``out``; returns its card.
 
-    ``teacher``: a TensorFlow Lite file of DeepLabv3 with MobileNetV2 and Pascal VOC's classes, of which those are used
-    that the model has, except `DRAWN_BETTER`. Raises WeightsError if the model's pixels are not −1…1, or it has none of
-    the classes, DataError for another file.
+    ``source``: a TensorFlow Lite file of DeepLabv3 with MobileNetV2 and Pascal VOC's classes, or a model that has such
+    a network. Its things are used that the model has as classes, except `DRAWN_BETTER`. Raises WeightsError if the
+    model's pixels are not −1…1, it has none of the classes, or the source has no second network, DataError for another
+    file.
     """
     model = load_model(weights, device="cpu", precision="fp32", fold=False)
     numbers = model.card.preprocessing
     for values, (low, high) in zip((numbers.mean, numbers.std), _CENTRED, strict=True):
         if not all(low <= value <= high for value in values):
             raise WeightsError(f"{model.card.name} has a mean of {numbers.mean}; the second network needs about 127.5")
-    names = [VOC_NAMES.get(name, name) for name in VOC21]
+    names, found = _read_things(source)
     used = [at for at, name in enumerate(names) if name in model.labels.names and name not in DRAWN_BETTER]
     if not used:
-        raise WeightsError(f"{model.card.name} has no class of Pascal VOC's things")
+        raise WeightsError(f"{model.card.name} has no class that is a thing of {source}")
     network = model.network
     network.things = Things(len(used))
-    load_things(network.things, teacher, used)
+    state = found.state_dict()
+    chosen = {name: state[name][[0, *used]] for name in state if name.startswith("classifier.")}
+    network.things.load_state_dict({**state, **chosen})
     config = network.config = replace(
         network.config,
         things=tuple(model.labels.index(names[at]) for at in used),
         defaults=replace(network.config.defaults, things_share=1.0),
     )
-    origin = f"{model.card.trained_on}{THINGS_OF}{teacher.stem}"[-TEXT_LIMIT:]
+    origin = f"{model.card.trained_on}{THINGS_OF}{Path(source).stem}"[-TEXT_LIMIT:]
     card = replace(model.card, config=config, measured={}, trained_on=origin, created_with=created_with())
     save_model(out, network, card, dtype=torch.float16)
     return card
+
+
+def _read_things(source: str | Path) -> tuple[list[str], Things]:
+    """A second network, and the names of its outputs; the first is the background."""
+    if Path(source).suffix == ".tflite":
+        network = Things(len(VOC21) - 1)
+        load_things(network, source)
+        return [VOC_NAMES.get(name, name) for name in VOC21], network
+    model = load_model(source, device="cpu", precision="fp32", fold=False)
+    if model.network.things is None:
+        raise WeightsError(f"{model.card.name} has no second network; give tfc-mosaic, or a .tflite file")
+    return [VOC21[0], *(model.labels.names[number] for number in model.card.config.things)], model.network.things
 
 
 CLASSIFIER = "decode_head.classifier."

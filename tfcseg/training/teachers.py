@@ -216,16 +216,9 @@ def load_mosaic_weights(backbone: Mosaic, path: str | Path) -> None:
     _copy(read_layers(path), layer_name, backbone, path)
 
 
-def load_things(network: Things, path: str | Path, outputs: Sequence[int]) -> None:
-    """Copy a published DeepLabv3 with MobileNetV2 into ``network``: of its outputs the background, 0, and the things
-    ``outputs``; DataError if shapes differ."""
-    layers = read_layers(path)
-    logits = layers.get(_OF_THINGS["classifier"])
-    if logits is None or len(logits.bias) <= max(outputs):
-        raise DataError(f"{path} is no DeepLabv3 of Pascal VOC's classes")
-    rows = [0, *outputs]
-    chosen = logits._replace(weight=logits.weight[rows], bias=logits.bias[rows])
-    _copy({**layers, _OF_THINGS["classifier"]: chosen}, layer_of_things, network, path)
+def load_things(network: Things, path: str | Path) -> None:
+    """Copy a published DeepLabv3 with MobileNetV2 into ``network``; DataError if shapes differ."""
+    _copy(read_layers(path), layer_of_things, network, path)
 
 
 def _copy(layers: Mapping[str, FloatLayer], named: Callable[[str], str], network: nn.Module, path: str | Path) -> None:
