@@ -122,6 +122,9 @@ def _explain(error: Exception) -> str:
     if option and near:
         return f"no such option {option}; did you mean {' or '.join(sorted(near))}?"
     message = found.format_message().rstrip(".")
+    for word in sys.argv[1:]:
+        if word.startswith("-") and word != "-" and os.path.lexists(word):
+            message += f"; for the file {word!r} write './{word}'"
     command = "tfcseg" if found.ctx is None else found.ctx.command_path
     return f"{message[:1].lower()}{message[1:]}; see {command} --help"
 
