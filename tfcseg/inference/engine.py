@@ -212,7 +212,7 @@ class IntervalNetwork:
         if things:
             found = things * network.logits_of_things(batch, logits.shape)
             total = found if total is None else total.add_(found)
-        return total if total is None else total.to(logits.dtype)
+        return total
 
     def to_labels(self, logits: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Labels (B, H, W) of ``size``, and their confidence (B, h, w)."""
