@@ -401,7 +401,7 @@ def test_a_frame_hours_later_is_not_waited_for(tmp_path):
     path = write_clip(tmp_path / "late.mkv", 25, filters=late, extra=("-fps_mode", "passthrough"))
     numbers, _, _, warnings = decode(path)
     assert numbers == list(range(25))
-    assert warnings == ["the times of the video jump 1 time: its frames continue without a pause there"]
+    assert warnings == ["the times of the video jump in 1 place: its frames continue without a pause there"]
 
 
 @pytest.mark.parametrize("suffix", ["mjpeg", "mjpg"])
@@ -409,6 +409,12 @@ def test_a_sequence_of_jpeg_pictures(tmp_path, suffix):
     path = write_clip(tmp_path / f"camera.{suffix}", 12, size=(240, 320), video=("-c:v", "mjpeg", "-q:v", "2"))
     assert path.stat().st_size > 12 * 4096, "pictures larger than what formats are recognised by"
     assert decode(path)[0] == list(range(12))
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    sender = subprocess.Popen(["cp", path, fifo])
+    with open_frames(fifo) as source:
+        assert len(list(source)) == 12
+    assert sender.wait() == 0
 
 
 # Row 9: alpha.

@@ -159,7 +159,7 @@ class _Adaptation:
         config, after = fitted, with_curve
         steps = self._options.steps if fitted.defaults.threshold > 0 else 0
         if steps < self._options.steps:
-            self._listener.on_note("the sparse attention is not trained: the model's threshold is 0, so no point uses it")
+            self._listener.on_note("the sparse attention is not trained: the model's threshold is 0, so it is off")
         if steps:
             attentive = replace(fitted, repairs=True)
             self._train(stills, clips, attentive)

@@ -93,7 +93,8 @@ def probe_readable(readable: Any, source: Source, head: bytes, *, is_file: bool 
     if not head:
         raise InputError(f"{source.name}: not a video: it is empty (0 bytes)")
     # By its content alone, a sequence of JPEG pictures is taken for one.
-    named = "mjpeg" if head.startswith(_JPEG) and source.path.suffix.lower() in _MOTION_JPEG_SUFFIXES else None
+    is_sequence = not is_file or source.path.suffix.lower() in _MOTION_JPEG_SUFFIXES
+    named = "mjpeg" if is_sequence and head.startswith(_JPEG) else None
     try:
         # Not "options", which also apply to streams and crash on those that appear late, as in FLV.
         limits = {"protocol_whitelist": LOCAL_PROTOCOLS, "format_whitelist": _FORMATS}

@@ -233,8 +233,8 @@ def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted:
             f"second, {counted.repeated} frames repeated and {counted.dropped} dropped"
         )
     if counted.jumps:
-        jumps = count_of(counted.jumps, "time")
-        warnings.append(f"the times of the video jump {jumps}: its frames continue without a pause there")
+        places = count_of(counted.jumps, "place")
+        warnings.append(f"the times of the video jump in {places}: its frames continue without a pause there")
     missing = _missing_frames(stream, wanted, count) if counted.has_ended and not counted.jumps else 0
     if missing and (stream.is_length_known or words):
         warnings.append(
