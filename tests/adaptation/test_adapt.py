@@ -111,6 +111,19 @@ def test_a_published_segformer_is_adapted(work, tmp_path):
     assert read_card(tmp_path / "mine.safetensors").licence == "not stated"
 
 
+def test_attention_that_no_point_would_use_is_not_trained(work, tmp_path):
+    start = load_model(work / "tiny.safetensors", device="cpu", fold=False)
+    config = replace(start.card.config, defaults=replace(start.card.config.defaults, threshold=0.0))
+    start.network.config = config
+    save_model(tmp_path / "start.safetensors", start.network, replace(start.card, config=config))
+    output = tmp_path / "out.safetensors"
+    done = call("adapt", work / "a.mp4", "-m", tmp_path / "start.safetensors", "-o", output, *CPU, "--size", 32)
+    assert done.returncode == 0, done.stderr
+    assert "warning: the sparse attention is not trained: the model's threshold is 0" in done.stderr
+    assert "step " not in done.stderr
+    assert read_card(output).description == "tiny, its evidence curve fitted"
+
+
 def test_an_interrupted_adaptation_goes_on_to_the_same_file(work, adapted, tmp_path):
     output = tmp_path / "mine.safetensors"
 

@@ -54,6 +54,12 @@ def test_a_pipe_that_breaks_elsewhere_is_not_taken_for_a_reader_that_left(monkey
         call("models")
 
 
+@pytest.mark.parametrize("words", [("models",), ("run", "a.mp4", "-m"), ("steady", "a.mp4", "--masks"), ("export",)])
+def test_a_name_that_no_file_can_have_is_one_line(words):
+    done = call(*words, "x" * 300)
+    assert (done.returncode, done.error) == (1, f"{'x' * 300}: File name too long")
+
+
 def test_a_bug_keeps_its_traceback_and_leaves_it_in_the_log(monkeypatch, tmp_path):
     def fail(*arguments, **options):
         raise ZeroDivisionError("never")

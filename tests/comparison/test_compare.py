@@ -81,6 +81,16 @@ def result_of(done):
 # --------------------------------------------------------------------------------------------------------- a video
 
 
+def test_an_interrupted_comparison_leaves_nothing(clip, weights, tmp_path):
+    def stop(mode, done, total):
+        if (mode, done) == ("tfc", 5):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare.compare_video(clip, tmp_path / "out", weights, on_progress=stop)
+    assert not (tmp_path / "out").exists()
+
+
 def test_says_what_was_compared_and_where(compared, clip):
     assert set(compared) == KEYS
     assert compared["kind"] == "video"

@@ -9,12 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers.tiny_model import build_tiny_model, moving_images
+from tests.helpers.tiny_model import build_tiny_model, moving_images, write_tiny_model
 from tfcseg.errors import TfcsegError, UsageError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.network_input import MAX_ASPECT, network_size
 from tfcseg.inference.options import checked_options
 from tfcseg.model.options import MODES
+from tfcseg.weights.loading import load_model
 
 MODEL = build_tiny_model()
 SIDES = st.integers(1, 20_000)
@@ -169,6 +170,16 @@ def test_results_are_those_of_a_keyframe_and_its_frames():
         assert (result.labels.shape, result.labels.dtype) == ((45, 70), np.uint8)
         assert len(np.unique(result.labels)) > 2
         assert result.model_ms > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_keyframes_are_frames_of_mode_image(precision, tmp_path):
+    model = load_model(write_tiny_model(tmp_path / "tiny.safetensors"), device="cpu", precision=precision)
+    images = moving_images(4)
+    options = {name: checked_options(model, mode=name, sides="one", half_size_share=0.5) for name in ("tfc", "image")}
+    keyframe, alone = (IntervalNetwork(model, each).run(images)[0] for each in options.values())
+    assert np.array_equal(keyframe.labels, alone.labels)
+    assert np.array_equal(keyframe.confidence, alone.confidence)
 
 
 def test_labels_can_have_another_size():

@@ -266,6 +266,13 @@ def test_files_of_several_pictures_are_named(tmp_path):
     assert warnings == ["3 files with several pictures, of which the first was read: 0.tif, 1.png, 2.webp"]
 
 
+def test_motion_jpeg_that_is_named_like_a_picture_is_mentioned(tmp_path):
+    video = write_clip(tmp_path / "clip.mjpeg", 3, video=("-c:v", "mjpeg", "-q:v", "2"))
+    frames, _, warnings = decode(video.rename(tmp_path / "clip.jpg"))
+    assert [read_number(frame.image) for frame in frames] == [0]
+    assert warnings == ["1 file with several pictures, of which the first was read: clip.jpg"]
+
+
 def test_names_with_odd_characters(tmp_path):
     names = ["0 %03d.png", "1 日本é.png", "2\nline.png", f"3{'x' * 250}.png", "-4.png"]
     folder = folder_of_images(tmp_path / "-folder: é", numbered_images(5), names)

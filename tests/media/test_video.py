@@ -396,6 +396,27 @@ def test_joined_transport_streams(tmp_path, size, offset_s):
     assert source.warnings == []
 
 
+def test_a_frame_hours_later_is_not_waited_for(tmp_path):
+    late = "setpts='if(gte(N,20),N/25+7200,N/25)/TB'"
+    path = write_clip(tmp_path / "late.mkv", 25, filters=late, extra=("-fps_mode", "passthrough"))
+    numbers, _, _, warnings = decode(path)
+    assert numbers == list(range(25))
+    assert warnings == ["the times of the video jump in 1 place: its frames continue without a pause there"]
+
+
+@pytest.mark.parametrize("suffix", ["mjpeg", "mjpg"])
+def test_a_sequence_of_jpeg_pictures(tmp_path, suffix):
+    path = write_clip(tmp_path / f"camera.{suffix}", 12, size=(240, 320), video=("-c:v", "mjpeg", "-q:v", "2"))
+    assert path.stat().st_size > 12 * 4096, "pictures larger than what formats are recognised by"
+    assert decode(path)[0] == list(range(12))
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    sender = subprocess.Popen(["cp", path, fifo])
+    with open_frames(fifo) as source:
+        assert len(list(source)) == 12
+    assert sender.wait() == 0
+
+
 # Row 9: alpha.
 
 CLEAR = "color=c=white:s=32x32:r=5:d=0.6,format=rgba,geq=r=255:g=100:b=30:a='if(lt(X,16),64,255)'"

@@ -19,6 +19,7 @@ from tfcseg.errors import WeightsError
 from tfcseg.inference.network_input import network_size
 from tfcseg.labels.label_sets import ADE150, CITYSCAPES19, CLASS_COLOURS
 from tfcseg.research.calibration import write_with_card
+from tfcseg.weights import loading
 from tfcseg.weights.loading import load_model, read_card
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -230,6 +231,13 @@ def test_a_folder_of_checkpoints_names_them(tmp_path):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(WeightsError, match=r"give one of .*iter_10\.pth, .*iter_20\.pth"):
         load_model(tmp_path)
+
+
+def test_results_that_are_there_are_refused_before_it_loads(b0, tmp_path, monkeypatch):
+    clip = write_clip(tmp_path / "clip.mp4", 2)
+    (tmp_path / "report.json").write_text('{"tfcseg": "0.1.0"}')
+    monkeypatch.setattr(loading, "load_model", None)
+    assert "already exists" in call("run", clip, "-o", tmp_path, "-m", b0[0]).error
 
 
 def test_what_is_fitted_to_it_makes_a_file_of_ours(b0, tmp_path):

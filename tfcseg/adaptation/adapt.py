@@ -157,7 +157,10 @@ class _Adaptation:
         fitted = replace(self._model.card.config, evidence=curve)
         with_curve = self._once("with_curve", lambda: self._measured(_configured(self._model, fitted), held))
         config, after = fitted, with_curve
-        if self._options.steps:
+        steps = self._options.steps if fitted.defaults.threshold > 0 else 0
+        if steps < self._options.steps:
+            self._listener.on_note("the sparse attention is not trained: the model's threshold is 0, so it is off")
+        if steps:
             attentive = replace(fitted, repairs=True)
             self._train(stills, clips, attentive)
             trained = self._once("after", lambda: self._measured(self._reloaded(attentive), held))
@@ -167,7 +170,7 @@ class _Adaptation:
             **model_conditions(self._model),
             output=str(output),
             curve=curve,
-            steps=self._options.steps,
+            steps=steps,
             videos=len(teaching),
             measured_on=f"{count_of(sum(len(each.images) for each in held), 'frame')} of "
             f"{count_of(len(held), 'video')}, not trained on",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -19,6 +20,8 @@ from tfcseg.spelling import hint
 # typer uses click's exceptions or, in later versions, its own copies; this is the usage error in either case.
 _TyperUsageError = cast("type[Exception]", typer.BadParameter.__base__)
 logger = logging.getLogger(__name__)
+_NO_PLACE = {errno.EACCES, errno.ENAMETOOLONG}
+"""What the system says of a path, wherever it is looked at."""
 
 
 class Command(TyperCommand):
@@ -87,7 +90,9 @@ class Program(TyperGroup):
             raise typer.Exit from None
         except typer.Exit:
             raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _NO_PLACE:
+                raise typer.Exit(_report(TfcsegError(f"{error.filename}: {error.strerror}"))) from None
             logger.exception("a bug in tfcseg")
             raise
         else:
@@ -122,6 +127,9 @@ def _explain(error: Exception) -> str:
     if option and near:
         return f"no such option {option}; did you mean {' or '.join(sorted(near))}?"
     message = found.format_message().rstrip(".")
+    for word in sys.argv[1:]:
+        if word.startswith("-") and word != "-" and os.path.lexists(word):
+            message += f"; for the file {word!r} write './{word}'"
     command = "tfcseg" if found.ctx is None else found.ctx.command_path
     return f"{message[:1].lower()}{message[1:]}; see {command} --help"
 

@@ -144,7 +144,7 @@ def adapt_command(
                 validate=measured_on,
                 device=device,
                 overwrite=overwrite,
-                listener=TrainListener(on_progress, show),
+                listener=TrainListener(on_progress, show, print_warning),
             )
     except KeyboardInterrupt:
         kept = f"progress is kept in {work_folder(output)}; run the same command again to continue"

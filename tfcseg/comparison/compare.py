@@ -6,6 +6,7 @@ import itertools
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -103,9 +104,13 @@ def compare_video(
         clear()
         for each in earlier:
             each.discard()
-        result = job.result(baseline, [job.run(mode, opening) for mode in job.runs])
-        write_page(folder / COMPARE_HTML, result)
-        write_json(folder / COMPARE_JSON, result)
+        with ExitStack() as unfinished:
+            for mode in job.runs:
+                unfinished.callback(OutputDir(folder / mode).discard)
+            result = job.result(baseline, [job.run(mode, opening) for mode in job.runs])
+            write_page(folder / COMPARE_HTML, result)
+            write_json(folder / COMPARE_JSON, result)
+            unfinished.pop_all()
     return result
 
 

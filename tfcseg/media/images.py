@@ -32,6 +32,7 @@ _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEB
 """Pillow's names; others would run programs, or hold no pixels."""
 _OPENING = threading.Lock()
 _AVIF = (b"ftypavif", b"ftypavis")
+_JPEG_SEAM = b"\xff\xd9\xff\xd8\xff"  # where a picture ends and the next one begins, as in Motion JPEG
 _PNG_SIGNATURE, _ANCILLARY = b"\x89PNG\r\n\x1a\n", 0x20
 
 
@@ -178,6 +179,7 @@ def _decode(path: Path) -> tuple[Image, bool, bool]:
         with _open(data) as picture:
             check_size(path, *picture.size)
             has_more = picture.format != "MPO" and getattr(picture, "is_animated", False)
+            has_more |= picture.format == "JPEG" and _JPEG_SEAM in data
             picture.load()
             with suppress(Exception):  # a damaged note turns nothing
                 PIL.ImageOps.exif_transpose(picture, in_place=True)

@@ -38,6 +38,9 @@ _HD_LINES = 720  # rows from which players assume HD colours for untagged video
 _UNTAGGED = 2
 _NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
+_MOTION_JPEG_SUFFIXES = {".mjpeg", ".mjpg"}
+_JPEG = b"\xff\xd8\xff"
+
 _SIGNATURES = {
     b"#EXTM3U": "a playlist, which only points to other files",
     b"ffconcat": "a concat script, which only points to other files",
@@ -59,6 +62,7 @@ class SourceStream:
     is_untagged_hd: bool
     is_decodable: bool  # whether a frame near the beginning could be decoded
     is_timed: bool  # whether frames have times; raw streams only have a rate
+    is_motion_jpeg: bool  # whether it is a mere sequence of JPEG pictures
     rates: Rates
     times_s: Sequence[float]  # when each frame of a file is shown, in order; of a large file only the first ones
     last_duration_s: float  # how long the last of them is shown; 0 if unknown
@@ -88,10 +92,13 @@ def probe_readable(readable: Any, source: Source, head: bytes, *, is_file: bool 
     """Examine an open file, or a stream that can only be ``read`` forwards; ``head`` is the beginning of its data."""
     if not head:
         raise InputError(f"{source.name}: not a video: it is empty (0 bytes)")
+    # By its content alone, a sequence of JPEG pictures is taken for one.
+    is_sequence = not is_file or source.path.suffix.lower() in _MOTION_JPEG_SUFFIXES
+    named = "mjpeg" if is_sequence and head.startswith(_JPEG) else None
     try:
         # Not "options", which also apply to streams and crash on those that appear late, as in FLV.
         limits = {"protocol_whitelist": LOCAL_PROTOCOLS, "format_whitelist": _FORMATS}
-        container = av.open(readable, "r", container_options=limits, metadata_errors="replace")
+        container = av.open(readable, "r", named, container_options=limits, metadata_errors="replace")
     except av.FFmpegError:
         raise InputError(f"{source.name}: not a video: it is {describe_content(head)}") from None
     with container:
@@ -236,6 +243,7 @@ def _describe_stream(
         and frame.height >= _HD_LINES,
         is_decodable=frame is not None,
         is_timed=is_timed,
+        is_motion_jpeg="mjpeg" in formats,
         rates=rates,
         times_s=times_s,
         last_duration_s=last_duration_s,
@@ -308,7 +316,8 @@ class Pace:
 
     def __init__(self, rate: Fraction, longest_gap: int | None = None) -> None:
         self._rate, self._longest_gap = float(rate), longest_gap
-        self._shift_s = 0.0
+        self.shift_s = 0.0
+        """What is added to times: they restarted, or jumped too far."""
         self._last_s = -math.inf
         self._next: int | None = None
         self.jumps = 0
@@ -316,20 +325,21 @@ class Pace:
 
     def place(self, time_s: float) -> int | None:
         """Place of the frame shown at ``time_s``, counted from frame 0; None if it must be dropped."""
-        exact = (time_s + self._shift_s) * self._rate
+        exact = (time_s + self.shift_s) * self._rate
         if self._next is None:
             self._next = max(0, round(exact))
         place = self._next if abs(exact - self._next) < _SAME_PLACE else round(exact)
         late_s = (self._next - exact) / self._rate
         if place < self._next:
             if time_s < self._last_s - _ROUNDING_S or late_s > _TIME_RESET_S:  # times restart
-                self._shift_s += late_s
+                self.shift_s += late_s
                 self.jumps += 1
             elif late_s > max(_LATEST_S, 2 / self._rate):
                 self._last_s = time_s
                 return None
             place = self._next
         if self._longest_gap is not None and place - self._next > self._longest_gap:
+            self.shift_s += (self._next - place) / self._rate
             place = self._next
             self.jumps += 1
         self._next, self._last_s = place + 1, time_s

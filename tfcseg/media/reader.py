@@ -25,6 +25,7 @@ from tfcseg.media.images import DEFAULT_FRAME_RATE, composite_on_black, open_ima
 from tfcseg.media.probing import Pace, SourceStream, probe_address, probe_file
 from tfcseg.media.source import Given, Source
 from tfcseg.media.streams import StreamFeed, probe_stream
+from tfcseg.spelling import count_of
 
 _EXACT_RGB = "flags=bicubic+accurate_rnd+full_chroma_int"
 """Converts with the stream's matrix and range and rounds to the nearest level. Planar RGB is an intermediate format,
@@ -33,7 +34,7 @@ _SEEK_MARGIN_S = 1.0
 """Seeking may land after the frame shown at the requested time; seeking this much earlier cannot."""
 _LONGEST_DECODED_LEAD_S = 5.0
 _LONGEST_GAP_S, _SHORTEST_GAP_S = 3600, 60
-"""Longest plausible gap between two frames, for streams of unknown and of very short length."""
+"""Longest plausible gap between two frames, in long videos and in very short ones."""
 _MOST_REPEATED = 500_000
 _LEFT_MARGIN = 3  # frames decoded before the first one of a range, since times are rounded
 _TIME = re.compile(rb"frame:\d+ +pts:(-?\d+)")
@@ -200,7 +201,7 @@ def _at_constant_rate(
     counted.has_ended = True
     if last is None or last_s is None or not stream.times_s or last_s < stream.times_s[-1] - _ROUNDING_S:
         return
-    while position < min(stop, round((last_s + stream.last_duration_s) * stream.info.frame_rate)):
+    while position < min(stop, round((last_s + pace.shift_s + stream.last_duration_s) * stream.info.frame_rate)):
         yield position, last, is_shown
         counted.repeated += is_shown
         position, is_shown = position + 1, True
@@ -232,8 +233,9 @@ def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted:
             f"second, {counted.repeated} frames repeated and {counted.dropped} dropped"
         )
     if counted.jumps:
-        warnings.append(f"the times of the video jump {counted.jumps} times: its frames continue without a pause there")
-    missing = _missing_frames(stream, wanted, count) if counted.has_ended else 0
+        places = count_of(counted.jumps, "place")
+        warnings.append(f"the times of the video jump in {places}: its frames continue without a pause there")
+    missing = _missing_frames(stream, wanted, count) if counted.has_ended and not counted.jumps else 0
     if missing and (stream.is_length_known or words):
         warnings.append(
             f"decoded {count} of about {count + missing} frames: the file is cut off or damaged{in_brackets}"
@@ -255,6 +257,7 @@ def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, i
     info = stream.info
     lead_s = float(wanted.start / info.frame_rate)
     options = ["-max_pixels", str(MAX_PIXELS), "-dts_error_threshold", f"{_longest_gap(info) / 30:.6f}"]
+    options += ["-f", "mjpeg"] if stream.is_motion_jpeg else []
     options += [] if stream.decoder is None else ["-c:v", stream.decoder]
     options += ["-thread_type", "slice"] if info.source.is_live else []  # frame threads delay a frame per thread
     options += ["-copyts"] if stream.keeps_times else []
@@ -292,7 +295,7 @@ def _longest_gap(info: VideoInfo) -> int:
 
     Otherwise a wrong bit in a time could produce years of repeated frames.
     """
-    longest_s = _LONGEST_GAP_S if info.duration_s is None else max(_SHORTEST_GAP_S, info.duration_s)
+    longest_s = min(_LONGEST_GAP_S, max(_SHORTEST_GAP_S, math.inf if info.duration_s is None else info.duration_s))
     return max(1, min(_MOST_REPEATED, int(longest_s * info.frame_rate)))
 
 

@@ -24,8 +24,8 @@ IMAGE_SUFFIXES = frozenset(
 VIDEO_SUFFIXES = frozenset(
     {
         *(".3gp", ".asf", ".av1", ".avi", ".dv", ".flv", ".gif", ".gxf", ".h264", ".hevc", ".ivf", ".m2ts", ".m4v"),
-        *(".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogv", ".rm", ".ts"),
-        *(".vob", ".webm", ".wmv", ".y4m"),
+        *(".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogv", ".rm"),
+        *(".ts", ".vob", ".webm", ".wmv", ".y4m"),
     }
 )
 """Suffixes of videos in a folder. A file that is named directly may have any suffix."""

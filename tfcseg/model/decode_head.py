@@ -34,8 +34,8 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def widened(x: Tensor) -> Tensor:
-    """``x`` in float32 on a processor, whose half precision is fast in convolutions only; elsewhere as it is."""
-    return x.float() if x.device.type == "cpu" else x
+    """bfloat16 ``x`` in float32 on a processor, where it is fast in convolutions only; else as it is."""
+    return x.float() if x.device.type == "cpu" and x.dtype == torch.bfloat16 else x
 
 
 class DecodeHead(nn.Module):

@@ -120,21 +120,21 @@ class TFCSegmenter(nn.Module):
         x1, x2 = self.backbone.encode_low(image)
         z, high, levels = self.embed(x1, x2)
         match = self._correlated(x2)
-        logits, level2 = self.decode_head.classify(z), resize(match, (x1.shape[-2], x1.shape[-1]))
+        logits, level2 = self._logits(z), resize(match, (x1.shape[-2], x1.shape[-1]))
         return logits, Keyframe(z, logits, level2, match, high=high, levels=levels)
 
     def image(self, image: Tensor) -> Tensor:
         """The image network alone: (B, 3, H, W) → logits (B, K, h, w), bit-identical to `keyframe`."""
-        return widened(self.decode_head.classify(self.embed(*self.backbone.encode_low(image))[0]))
+        return self._logits(self.embed(*self.backbone.encode_low(image))[0])
 
     def low_features(self, images: Tensor) -> LowFeatures:
         """Run the low stages on images (T, 3, H, W): features to compare, and to continue from in `logits_from`."""
         x1, x2 = self.backbone.encode_low(images)
-        return LowFeatures(x1, x2, F.normalize(widened(self._correlated(x2)), dim=1), widened(images))
+        return LowFeatures(x1, x2, F.normalize(self._correlated(x2), dim=1), widened(images))
 
     def logits_from(self, low: LowFeatures) -> Tensor:
         """Logits (T, K, h, w) of the image network, continued from low-level features."""
-        return widened(self.decode_head.classify(self.embed(low.x1, low.x2)[0]))
+        return self._logits(self.embed(low.x1, low.x2)[0])
 
     def added_by_half_size(
         self, logits: Tensor, images: Tensor, options: InferenceOptions, half: Tensor | None = None
@@ -146,7 +146,7 @@ class TFCSegmenter(nn.Module):
         added = torch.zeros_like(logits)
         if options.half_size_share:
             missing = correction(logits, self.image(images) if half is None else half, options.half_size_share)
-            added = resize(missing, (logits.shape[-2], logits.shape[-1])).to(logits.dtype)
+            added = resize(missing, (logits.shape[-2], logits.shape[-1]))
         if options.things_share:
             assert self.things is not None
             added = added + options.things_share * as_logits(self.things(images), self.config.things, logits.shape)
@@ -215,7 +215,7 @@ class TFCSegmenter(nn.Module):
 
     def _own_logits(self, found: Between, memory: Keyframe) -> Tensor:
         """Logits (B·T, K, h, w) of frames before interpolation."""
-        logits = self.decode_head.classify(found.embedding)
+        logits = self._logits(found.embedding)
         return logits if memory.added is None else logits + found.moved(memory.added)
 
     def updated(self, found: Between, memory: Keyframe, w_hat: Tensor, points: Points) -> Tensor:
@@ -225,7 +225,7 @@ class TFCSegmenter(nn.Module):
         interval = points.frame // (frames // memory.embedding.shape[0])
         position = (points.frame * h + points.y) * w + points.x
         there = (interval * h + points.y) * w + points.x if shift is None else shift.rows[position]
-        z_k, z_t, weight = (_vectors(x) for x in (memory.embedding, found.embedding, w_hat))
+        z_k, z_t, weight = (_vectors(x) for x in (memory.embedding, found.embedding, w_hat.to(found.embedding.dtype)))
         query = interpolate(z_k[there], z_t[position], weight[position])
         raw = (found.x1, found.x2, *memory.levels)
         levels = [self._level(x, level, len(position)) for level, x in enumerate(raw)]
@@ -271,8 +271,12 @@ class TFCSegmenter(nn.Module):
     def _correlated(self, x2: Tensor) -> Tensor:
         """What eq. 6 correlates, before its resize: x̂2, or if folded, a vector with the same inner products."""
         if self.folded_similarity:
-            return convolve(x2, cast(nn.Conv2d, self.folded_similarity[0]))
-        return self.decode_head.project(x2, 1)
+            return widened(convolve(x2, cast(nn.Conv2d, self.folded_similarity[0])))
+        return widened(self.decode_head.project(x2, 1))
+
+    def _logits(self, z: Tensor) -> Tensor:
+        """Logits (B, K, h, w) of embeddings (B, D, h, w)."""
+        return widened(self.decode_head.classify(z))
 
 
 def _vectors(x: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options
 from tfcseg.metrics.scores import Mean, percent
 from tfcseg.model.correlation import inconsistent_points, interpolation_weight, similarity
+from tfcseg.model.decode_head import widened
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 from tfcseg.model.tfc import Keyframe, NonKeyframes, TFCSegmenter, replace_points
 from tfcseg.options import OnProgress, OnStep
@@ -68,7 +69,7 @@ class AblatedSegmenter:
 
     def _level1(self, x1: Tensor) -> Tensor:
         """Level 1 as vectors to compare, (B·T, D, h, w)."""
-        return self._network.decode_head.project(x1, 0)
+        return widened(self._network.decode_head.project(x1, 0))
 
     def _weight(self, w: Tensor, threshold: float) -> Tensor:
         """ŵ_t for similarities w (B·T, 1, h, w)."""

@@ -81,6 +81,8 @@ class OutputDir:
         """Remove everything of a run: its results, and the folder if it is empty then."""
         self.remove_results()
         with suppress(OSError):  # a lock is in it, or someone else put files there
+            if self.state.exists():
+                self.state.rmdir()
             self.path.rmdir()
 
     def _pictures(self) -> list[Path]:

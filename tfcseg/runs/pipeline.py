@@ -213,9 +213,8 @@ def run_video(
     folder = Path(output) if output is not None else default_output(source)
     if not isinstance(model, ModelOnDemand):
         model = ModelOnDemand(model, options.device, allow_network=options.allow_network)
-    known = _coloured(model.known, options)
-    options.inference_of(known)  # values first, then what is in the output folder; a published SegFormer loads for that
-    options.results.visible(known.labels)
+    if model.known_at_once is not None:  # values first, then what is in the output folder, unless that takes seconds
+        _checked(model.known_at_once, options)
     with (
         claimed_output(folder, inputs=options.places(source), overwrite=options.overwrite or options.resume) as out,
         _prepared(out, source, model, options, is_shared=crew is not None) as job,
@@ -246,6 +245,13 @@ def _coloured(model: _Known, options: RunOptions) -> _Known:
     return replace(model, card=replace(model.card, labels=options.results.coloured(model.labels)))
 
 
+def _checked(model: _Known, options: RunOptions) -> tuple[_Known, InferenceOptions]:
+    """``model`` in the colours of the run, and the complete options of inference; UsageError for wrong values."""
+    coloured = _coloured(model, options)
+    options.results.visible(coloured.labels)
+    return coloured, options.inference_of(coloured)
+
+
 @contextmanager
 def _prepared(
     out: OutputDir, source: Source, model: ModelOnDemand, options: RunOptions, *, is_shared: bool
@@ -253,8 +259,8 @@ def _prepared(
     """Check all options against the model, the earlier run and the source, which is opened."""
     if options.resume:
         refuse_other_run(out, identify(source, _coloured(model.known, options), options))
-    loaded = _coloured(model.loaded, options)
-    network = IntervalNetwork(loaded, options.inference_of(loaded))
+    loaded, inference = _checked(model.loaded, options)
+    network = IntervalNetwork(loaded, inference)
     with open_frames(source, **options.decoding) as frames:
         if options.frame_rate not in (None, frames.info.frame_rate):
             raise UsageError(f"{source.name}: an animation has its own frame rate; --fps is for folders of images")

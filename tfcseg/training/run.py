@@ -60,7 +60,7 @@ class TrainListener:
     on_record: Callable[[dict[str, Any]], None] = lambda record: None
     """A record of log.jsonl."""
     on_note: Callable[[str], None] = lambda note: None
-    """A warning before training begins."""
+    """A warning before training begins, or in place of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,14 +238,19 @@ class ModelOnDemand:
         """The model, which the first access loads."""
         return open_model(self._model, self._device, allow_network=self._allow_network)
 
-    @cached_property
+    @property
     def known(self) -> Known:
         """Facts about the model. Only published SegFormers are loaded for that."""
+        return self.known_at_once or self.loaded
+
+    @cached_property
+    def known_at_once(self) -> Known | None:
+        """Facts about the model; None for a published SegFormer that is not loaded."""
         if isinstance(self._model, LoadedModel) or "loaded" in self.__dict__:
             return self.loaded
         path, sha256 = find_weights(self._model, allow_network=self._allow_network)
         if not is_ours(path):
-            return self.loaded
+            return None
         card, device = read_card(path), resolve_device(self._device.device)
         precision = resolve_precision(self._device.precision, device)
         return KnownModel(card, device, precision, sha256 or hashlib.sha256(path.read_bytes()).hexdigest())
