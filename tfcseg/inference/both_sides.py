@@ -58,6 +58,9 @@ MOST_WORK = 6
 """Tasks per worker that may be queued or running. With fewer, workers would be idle while results are combined.
 Only so many as ``MOST_HELD_BYTES`` holds frames, but at least one per worker and the next."""
 
+MOST_UNDECIDED = 4
+"""Groups of frames that workers may begin on while one of them combines others; of large frames fewer."""
+
 
 @dataclass(slots=True)
 class _Row(Generic[_T]):
@@ -89,7 +92,7 @@ class _Tasks:
         self._chunk = network.frames_at_once
         self._in_parts = network.in_parts
         self._pool: ThreadPoolExecutor | None = None
-        self._combiner: ThreadPoolExecutor | None = None
+        self._combining: Future[None] | None = None
         self._unfinished: deque[Future[Any]] = deque()
         self.clock = network.clock
         if self.workers > 1:
@@ -99,9 +102,6 @@ class _Tasks:
             share = max(1, threads // self.workers)
             self._pool = ThreadPoolExecutor(self.workers, "tfcseg-network", torch.set_num_threads, (share,))
             stack.callback(self._pool.shutdown, cancel_futures=True)
-            # With the caller's number of threads, small operations would wait for cores that the workers use.
-            self._combiner = ThreadPoolExecutor(1, "tfcseg-combine", torch.set_num_threads, (1,))
-            stack.callback(self._combiner.shutdown)
 
     def submit(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_Row[_T]]:
         """One row per item; ``work`` is given several items at a time."""
@@ -126,11 +126,19 @@ class _Tasks:
         return [row for run in runs for row in self.submit(work, run)]
 
     def combine(self, work: Callable[..., None], *values: Any) -> None:
-        """Do work that combines results of tasks, beside the workers."""
-        if self._combiner is None:
+        """Let a worker combine results of tasks, after what was to be combined before."""
+        self.has_combined(wait=True)
+        if self._pool is None:
             work(*values)
         else:
-            self._combiner.submit(work, *values).result()
+            self._combining = self._pool.submit(work, *values)
+
+    def has_combined(self, *, wait: bool) -> bool:
+        """Whether all is combined that was to be; ``wait`` until it is. Raises what combining raised."""
+        if self._combining is not None and (wait or self._combining.done()):
+            self._combining.result()
+            self._combining = None
+        return self._combining is None
 
     def throttle(self, images: Sequence[Image]) -> None:
         """Wait until workers have no more to do than keeps them busy; with large ``images``, less."""
@@ -435,7 +443,7 @@ def run_both_sides(
         undecided: deque[int] = deque()
         failure: Exception | None = None
         rest = iter(groups)
-        is_end = False
+        is_end, most_undecided = False, 0
         while not is_end or begun:
             try:
                 group = None if is_end else next(rest, None)
@@ -446,13 +454,20 @@ def run_both_sides(
                 begun.append((group.subject, slots))
                 undecided.append(len(slots))
                 tasks.throttle(group.images)
+                most_undecided = min([MOST_UNDECIDED, *map(_most_held, group.images)])
                 del group, slots
             else:
                 is_end = True
-            while undecided and (is_end or window.may_decide(undecided[0])):
+            # While a worker combines, others get further frames.
+            while (
+                undecided
+                and tasks.has_combined(wait=is_end or len(undecided) > most_undecided)
+                and (is_end or window.may_decide(undecided[0]))
+            ):
                 tasks.combine(window.advance, undecided.popleft())
             if is_end:
                 tasks.combine(window.settle, is_end)
+                tasks.has_combined(wait=True)
             while begun and (is_end or all(slot.is_done for slot in begun[0][1])):
                 subject, done = begun.popleft()
                 yield subject, [slot.finished(tasks.workers) for slot in done]
