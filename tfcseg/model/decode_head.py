@@ -90,6 +90,7 @@ class DecodeHead(nn.Module):
     def classify_points(self, z: Tensor) -> Tensor:
         """The same for single positions: z (N, D) → logits (N, K)."""
         weight, bias = self.classifier.weight, self.classifier.bias
+        weight, bias = weight.to(z.dtype), None if bias is None else bias.to(z.dtype)
         return F.linear(F.dropout(z, self.dropout.p, self.training), weight[:, :, 0, 0], bias)
 
     @torch.no_grad()

@@ -225,9 +225,9 @@ class TFCSegmenter(nn.Module):
         interval = points.frame // (frames // memory.embedding.shape[0])
         position = (points.frame * h + points.y) * w + points.x
         there = (interval * h + points.y) * w + points.x if shift is None else shift.rows[position]
-        z_k, z_t, weight = (_vectors(x) for x in (memory.embedding, found.embedding, w_hat.to(found.embedding.dtype)))
+        z_k, z_t, weight = (_vectors(widened(x)) for x in (memory.embedding, found.embedding, w_hat))
         query = interpolate(z_k[there], z_t[position], weight[position])
-        raw = (found.x1, found.x2, *memory.levels)
+        raw = [widened(x) for x in (found.x1, found.x2, *memory.levels)]
         levels = [self._level(x, level, len(position)) for level, x in enumerate(raw)]
         stacks = (points.frame, points.frame, interval, interval)
         cells = None if shift is None else shift.cells
@@ -257,6 +257,14 @@ class TFCSegmenter(nn.Module):
         self.folded_similarity.append(pointwise(upper[:, :-1], upper[:, -1]))
         self.decode_head.fold()
         return self.eval()  # the new layers too
+
+    def to_device(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move all weights and convert them, but those of the sparse update to float32 on a CPU: in half precision,
+        oneDNN keeps something for every number of points there."""
+        sparse = (self.update, self.folded_values)
+        for part in self.children():
+            is_wide = part in sparse and device.type == "cpu"
+            part.to(device=device, dtype=torch.float32 if is_wide else dtype)
 
     def _level(self, x: Tensor, level: int, count: int) -> Level:
         """What MSDA samples of a level (S, C_l, h_l, w_l) at ``count`` points."""

@@ -139,7 +139,7 @@ def load_model(
     if fold:
         network.fold()  # in float32, before the precision is changed
     with _one_thread():
-        network.to(device=target, dtype=dtype)
+        network.to_device(target, dtype)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     shown = str(dtype).removeprefix("torch.")
     facts = {"device": str(target), "precision": shown, "asked": precision, "sha256": found}
