@@ -143,14 +143,14 @@ class TFCSegmenter(nn.Module):
 
         ``images`` (T, 3, H', W') are seen at half the size; ``half`` (T, K, ·, ·) are their logits, if known already.
         """
-        added = torch.zeros_like(logits)
+        parts = []
         if options.half_size_share:
             missing = correction(logits, self.image(images) if half is None else half, options.half_size_share)
-            added = resize(missing, (logits.shape[-2], logits.shape[-1]))
+            parts.append(resize(missing, (logits.shape[-2], logits.shape[-1])))
         if options.things_share:
             assert self.things is not None
-            added = added + options.things_share * as_logits(self.things(images), self.config.things, logits.shape)
-        return added
+            parts.append(options.things_share * as_logits(self.things(images), self.config.things, logits.shape))
+        return sum(parts[1:], start=parts[0])
 
     def embed(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Eqs 1 and 2 from the low stages on: z (B, D, h, w), its part from levels 3 and 4, x3 and x4."""
