@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tfcseg"
 ROOT_FILES = {
-    *("__init__", "__main__", "errors", "files", "interrupts", "log", "machine", "options", "spelling"),
+    *("__init__", "__main__", "errors", "files", "interrupts", "log", "machine", "options", "shrinking", "spelling"),
     "workers",
 }
 MAY_IMPORT = {  # besides the files of the root, which all rooms may use

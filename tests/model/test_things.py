@@ -22,7 +22,7 @@ from tfcseg.inference.intervals import run_intervals
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_sets import VOC21, LabelSet, distinct_palette
 from tfcseg.model.tfc import build_segmenter
-from tfcseg.model.things import STAGES, Things, as_logits
+from tfcseg.model.things import DOUBT, STAGES, Things, as_logits
 from tfcseg.research import publishing
 from tfcseg.training.networks import with_classes
 from tfcseg.training.teachers import read_layers
@@ -34,8 +34,8 @@ CLASSES = (3, 1)
 
 @pytest.fixture(scope="module")
 def network():
-    torch.manual_seed(0)
-    found = Things(4).eval()
+    torch.manual_seed(3)
+    found = Things(4, [1, 3]).eval()
     randomise(found)
     return found
 
@@ -44,7 +44,7 @@ def build_model():
     """The tiny model with a second network, in place of any other weights."""
     card = tiny_card()
     defaults = dataclasses.replace(card.config.defaults, things_share=1.0)
-    config = dataclasses.replace(card.config, things=CLASSES, defaults=defaults)
+    config = dataclasses.replace(card.config, things=CLASSES, doubted=CLASSES[:1], defaults=defaults)
     network = build_segmenter(config).eval()
     torch.manual_seed(1)
     randomise(network.things)
@@ -56,6 +56,7 @@ def build_model():
 
 
 MODEL = build_model()
+IMAGE = torch.zeros(1, 3, 32, 48)
 
 
 def published(state, image):
@@ -89,15 +90,21 @@ def test_leads_are_those_of_the_published_network(network, has_gradient):
     padded = torch.cat([padded, padded[..., -1:]], dim=3)
     for image, leads in zip(padded, found, strict=True):
         logits = published(network.state_dict(), image[None])[0]
-        torch.testing.assert_close(leads, (logits[1:] - logits[:1]).clamp_min(0), rtol=1e-4, atol=1e-4)
-    assert (found > 0).any()
+        wanted = logits[1:] - logits[:1]
+        wanted = torch.stack([wanted[row].clamp_min(least) for row, least in enumerate((0, -DOUBT, 0, -DOUBT))])
+        torch.testing.assert_close(leads, wanted, rtol=1e-4, atol=1e-4)
+    for row in range(4):
+        assert (found[:, row] > 0).any()
+        assert (found[:, row] < 0).any() == (row in (1, 3))
 
 
-def test_what_is_background_adds_nothing(network):
-    sure = Things(4).eval()
+def test_what_is_background_adds_nothing_and_lowers_what_is_doubted(network):
+    sure = Things(4, [2]).eval()
     sure.load_state_dict(network.state_dict())
     sure.classifier.bias.data[0] = 1e6
-    assert not sure(torch.randn(1, 3, 64, 64)).any()
+    leads = sure(torch.randn(1, 3, 64, 64))
+    assert (leads[:, 2] == -DOUBT).all()
+    assert not leads[:, [0, 1, 3]].any()
 
 
 def test_things_are_added_to_their_classes():
@@ -153,7 +160,9 @@ def test_weights_are_saved_and_read_again(tmp_path):
     network = build_segmenter(MODEL.card.config)
     save_model(tmp_path / "things.safetensors", network, MODEL.card, dtype=torch.float32)
     read = load_model(tmp_path / "things.safetensors", device="cpu", precision="fp32", fold=False)
-    assert (read.card.config.things, checked_options(read).things_share) == (CLASSES, 1.0)
+    config = read.card.config
+    assert (config.things, config.doubted, checked_options(read).things_share) == (CLASSES, CLASSES[:1], 1.0)
+    torch.testing.assert_close(read.network.things(IMAGE), network.things(IMAGE))
     for name, tensor in network.state_dict().items():
         assert torch.equal(read.network.state_dict()[name], tensor), name
 
@@ -165,13 +174,20 @@ def test_classes_that_do_not_exist_are_refused(tmp_path):
         save_model(tmp_path / "bad.safetensors", build_segmenter(config), card)
 
 
+def test_only_things_are_doubted(tmp_path):
+    config = dataclasses.replace(MODEL.card.config, doubted=(3, 2))
+    card = dataclasses.replace(MODEL.card, config=config)
+    with pytest.raises(WeightsError, match="doubted things must be things, not 2"):
+        save_model(tmp_path / "bad.safetensors", build_segmenter(config), card)
+
+
 def test_training_starts_without_it():
     network = build_segmenter(MODEL.card.config)
     origin = dataclasses.replace(MODEL.card, trained_on="photos; things: voc; then clips")
     trained, card = with_classes(network, origin, MODEL.labels)
     assert card.trained_on == "photos; then clips"
     assert trained.things is None
-    assert (card.config.things, card.config.defaults.things_share) == ((), 0.0)
+    assert (card.config.things, card.config.doubted, card.config.defaults.things_share) == ((), (), 0.0)
     assert torch.equal(trained.decode_head.classifier.weight, network.decode_head.classifier.weight)
 
 
@@ -195,6 +211,7 @@ def test_a_model_gets_the_classes_that_it_has(teacher, tmp_path):
     """But people and cars, which it draws better itself."""
     card = publishing.add_things(write_model(tmp_path / "a.safetensors"), teacher, tmp_path / "b")
     assert json.loads(card.to_metadata()["config"])["things"] == [3, 1]  # in VOC's order
+    assert card.config.doubted == (1,)  # ADE20K's teachers know tables, but no dogs
     model = load_model(tmp_path / "b", device="cpu", precision="fp32", fold=False)
     assert model.card.config.defaults.things_share == 1
     assert model.card.trained_on.endswith("; things: voc")
@@ -211,12 +228,22 @@ def test_a_model_gets_the_network_of_another_one(teacher, tmp_path):
     publishing.add_things(write_model(tmp_path / "a.safetensors"), teacher, tmp_path / "b")
     other = write_model(tmp_path / "c.safetensors", ("dog", "sky", "person", "wall", "car"))
     card = publishing.add_things(other, tmp_path / "b", tmp_path / "d")
-    assert (card.config.things, card.config.defaults.things_share) == ((0,), 1.0)
+    assert (card.config.things, card.config.doubted, card.config.defaults.things_share) == ((0,), (0,), 1.0)
     given, found = (
         load_model(tmp_path / name, device="cpu", precision="fp32", fold=False).network.things for name in "bd"
     )
     assert torch.equal(found.classifier.bias, given.classifier.bias[[0, 2]])
     assert torch.equal(found.blocks[16].depthwise.weight, given.blocks[16].depthwise.weight)
+
+
+def test_a_second_network_is_replaced(teacher, tmp_path):
+    publishing.add_things(write_model(tmp_path / "a.safetensors"), teacher, tmp_path / "b")
+    card = publishing.add_things(tmp_path / "b", teacher, tmp_path / "c")
+    assert card.trained_on.count("things: ") == 1
+    first, second = (load_model(tmp_path / name, device="cpu", precision="fp32", fold=False) for name in "bc")
+    assert second.card.config == first.card.config
+    for name, tensor in first.network.state_dict().items():
+        assert torch.equal(second.network.state_dict()[name], tensor), name
 
 
 def test_a_model_without_a_second_network_gives_none(tmp_path):

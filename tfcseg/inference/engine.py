@@ -196,7 +196,7 @@ class IntervalNetwork:
         """The ``logits`` (T, K, h, w) of images, with what half the size adds; ``half`` (T, K, ·, ·) are the network's
         logits there, if they are known already."""
         added = self._added(images, logits, half)
-        return logits if added is None else logits + added
+        return logits if added is None else added.add_(logits)
 
     def _added(self, images: Sequence[Image], logits: Tensor, half: Tensor | None = None) -> Tensor | None:
         """What half the size adds (T, K, h, w). None if it has no share."""

@@ -26,6 +26,7 @@ from tfcseg.inference.votes import CARRY, Transfer, Weights
 from tfcseg.media.frames import Image
 from tfcseg.model.correlation import similarity
 from tfcseg.model.evidence import evidence
+from tfcseg.shrinking import halved
 
 SIZE, FEATURE_SIZE = 40, 96
 """Short side in px at which the flow follows frames, and at which a network sees them."""
@@ -78,7 +79,7 @@ class Linker:
         """Compute what is compared of (H, W, 3) RGB images of one size: features of the first, the fourth, and so on.
         They change little in three frames, and those of several images at once take half the time."""
         size = (images[0].shape[0], images[0].shape[1])
-        images = [_halved(image) for image in images]
+        images = [halved(image, (2 * FEATURE_SIZE,) * 2) for image in images]
         height, width = images[0].shape[:2]
         scale = min(1.0, SIZE / min(height, width))
         size_wh = (max(16, round(width * scale)), max(16, round(height * scale)))
@@ -124,13 +125,6 @@ class Linker:
     def _between(self, here: FrameFeatures, there: FrameFeatures) -> NDArray[np.float32]:
         # An array of the frame's size would be taken as a first guess of the flow; any other size means there is none.
         return np.array(self._flow.calc(here.gray, there.gray, np.empty((1, 1, 2), np.float32)), np.float32)
-
-
-def _halved(image: Image) -> Image:
-    """The image, halved as long as it stays twice as large as what is made of it: faster than to its size at once."""
-    while min(image.shape[:2]) >= 4 * FEATURE_SIZE:
-        image = np.asarray(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
-    return image
 
 
 class _Path(NamedTuple):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tfcseg.model.options import SIZE_MULTIPLE
+from tfcseg.shrinking import shrunk
 from tfcseg.weights.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -58,8 +59,8 @@ class NetworkInput:
         if short == self._size and source != self._source:
             self._source = source
             logger.info("network input %d×%d for frames of %d×%d", width, height, *source[::-1])
-        how = cv2.INTER_AREA if min(source) > short else cv2.INTER_LINEAR
+        resize = shrunk if min(source) > short else cv2.resize
         batch = np.empty((len(images), height, width, 3), np.float32)
         for image, normalised in zip(images, batch, strict=True):
-            cv2.LUT(cv2.resize(image, (width, height), interpolation=how), self._normalised, dst=normalised)
+            cv2.LUT(resize(image, (width, height)), self._normalised, dst=normalised)
         return torch.from_numpy(batch).to(device=self._device, dtype=self._dtype).permute(0, 3, 1, 2)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import InputError
 from tfcseg.metrics.scores import Labels, Mean, percent
+from tfcseg.shrinking import shrunk
 
 logger = logging.getLogger(__name__)
 
@@ -133,8 +134,7 @@ class ConsistencyMeter:
         size_wh = self._small_wh(*image.shape[:2])
         if size_wh is None:
             return None
-        gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size_wh, interpolation=cv2.INTER_AREA)
-        return np.asarray(gray, dtype=np.uint8)
+        return shrunk(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8), size_wh)
 
 
 class StabilityScores:

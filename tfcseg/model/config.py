@@ -33,5 +33,7 @@ class ModelConfig:
     """e(w) at w = 0, 0.1, … 1: fitted to clips by ``tfcseg adapt``, else `EVIDENCE`."""
     things: tuple[int, ...] = ()
     """Classes of the second network's things, one each; without any there is no second network (model/things.py)."""
+    doubted: tuple[int, ...] = ()
+    """Those of ``things`` whose logits it may lower."""
     repairs: bool = True
     """Whether sparse MSDA updates points (eq. 11). Other programs' weights come without it."""

@@ -72,7 +72,9 @@ class DecodeHead(nn.Module):
 
     def fuse_high(self, x3: Tensor, x4: Tensor, size: tuple[int, int]) -> Tensor:
         """Sum of levels 3 and 4 at stride 4 (B, D, *size): what non-keyframes take from their keyframe."""
-        return self.fuse_level(x3, 2, size).add_(self.fuse_level(x4, 3, size))
+        # MOSAIC's levels 3 and 4 have the same size: their sum is resized once.
+        grid = (x3.shape[-2], x3.shape[-1]) if x3.shape[-2:] == x4.shape[-2:] else size
+        return resize(self.fuse_level(x3, 2, grid).add_(self.fuse_level(x4, 3, grid)), size)
 
     def embed(self, x1: Tensor, rest: Tensor) -> Tensor:
         """Embedding of eq. 2: z = ReLU(norm(level 1 + rest)), (B, D, h, w).

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from tfcseg.model.alignment import find_matches, move, place_by_pixels
 from tfcseg.model.decode_head import resize, widened
+from tfcseg.model.ops.labelling import greatest
 
 MOST_WEIGHT = 2.0
 """Most weight that all keyframes on one side of a keyframe have; one that is certain by itself has 1."""
@@ -150,7 +151,8 @@ class Correspondence(NamedTuple):
 def margin(logits: Tensor) -> Tensor:
     """(T, 1, h, w): by how much the most probable class leads the second one."""
     shares = logits.permute(0, 2, 3, 1).float().softmax(dim=-1)
-    first, place = shares.max(dim=-1, keepdim=True)
+    place = greatest(shares)[..., None]
+    first = shares.gather(-1, place)
     second = shares.scatter_(-1, place, 0).amax(dim=-1, keepdim=True)
     return (first - second).clamp_min_(LEAST_WEIGHT).to(logits.dtype).permute(0, 3, 1, 2)
 

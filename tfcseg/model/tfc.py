@@ -6,6 +6,7 @@ Shapes: B intervals (one keyframe each), T non-keyframes per interval, D embeddi
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple, TypeAlias, cast
 
 import torch
@@ -111,7 +112,8 @@ class TFCSegmenter(nn.Module):
         self.backbone = backbone
         self.decode_head = DecodeHead(backbone.channels, config.embed_dim, config.num_classes)
         self.update = SparseUpdate(config.embed_dim, config.heads, config.points, config.ffn_dim)
-        self.things = Things(len(config.things)) if config.things else None
+        doubted = [number for number, thing in enumerate(config.things) if thing in config.doubted]
+        self.things = Things(len(config.things), doubted) if config.things else None
         self.folded_values = nn.ModuleList()
         self.folded_similarity = nn.ModuleList()
 
@@ -149,8 +151,9 @@ class TFCSegmenter(nn.Module):
             parts.append(resize(missing, (logits.shape[-2], logits.shape[-1])))
         if options.things_share:
             assert self.things is not None
-            parts.append(options.things_share * as_logits(self.things(images), self.config.things, logits.shape))
-        return sum(parts[1:], start=parts[0])
+            leads = options.things_share * self.things(images)
+            parts.append(as_logits(leads, self.config.things, logits.shape))
+        return reduce(Tensor.add_, parts)
 
     def embed(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Eqs 1 and 2 from the low stages on: z (B, D, h, w), its part from levels 3 and 4, x3 and x4."""

@@ -3,9 +3,11 @@
 The image network has seen few animals, vehicles and pieces of furniture. DeepLabv3 with MobileNetV2, trained on many,
 sees keyframes at half the size. How much it prefers a thing t to the background is added to the logit of its class c:
 
-    y'_c = y_c + share · resize(max(0, u_t − u_background))
+    y'_c = y_c + share · resize(max(−doubt_t, u_t − u_background))
 
-Its map is coarse. People and cars, which the image network finds and draws better, are therefore left out.
+The doubt is `DOUBT` for things that the image network has learned from this one alone and often sees where there are
+none (animals, vehicles), and 0 for others. The map is coarse. People and cars, which the image network finds and draws
+better, are therefore left out.
 
 Weights come from a published TensorFlow Lite file (tfcseg/training/teachers.py), where norms are merged into the
 convolutions.
@@ -15,7 +17,7 @@ Shapes: B images, C channels, T things, K classes, h w positions, one at every 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
@@ -48,12 +50,16 @@ STAGES = (
 )
 HEAD_CHANNELS = 256
 
+DOUBT = 2.0
+"""What a doubted thing's logit loses at most."""
+
 
 class Things(nn.Module):
-    """The second network."""
+    """The second network, with ``things`` outputs beside the background; it doubts those whose numbers are given."""
 
-    def __init__(self, things: int) -> None:
+    def __init__(self, things: int, doubted: Collection[int] = ()) -> None:
         super().__init__()
+        self._least = [-DOUBT if number in doubted else 0.0 for number in range(things)]
         self.stem = _conv(3, STEM_CHANNELS, 3, stride=2)
         blocks, channels = [], STEM_CHANNELS
         for stage in STAGES:
@@ -66,8 +72,8 @@ class Things(nn.Module):
         self.classifier = _conv(HEAD_CHANNELS, 1 + things)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W), normalised to about −1…1, sides multiples of 16 → lead over the background (B, T, h, w),
-        0 where there is none."""
+        """Images (B, 3, H, W), normalised to about −1…1, sides multiples of 16 → leads over the background (B, T, h, w)
+        from minus the doubt on."""
         # As in training, sides are 16 n + 1, so that there are positions at the first and at the last pixel.
         x = convolve(F.pad(images, (0, 1, 0, 1), mode="replicate"), self.stem, "relu6")
         for block in self.blocks:
@@ -77,7 +83,7 @@ class Things(nn.Module):
         joined = torch.cat([picture.expand_as(here), here], dim=1).contiguous(memory_format=torch.channels_last)
         joined = convolve(joined, self.joined, "relu6")
         background, things = convolve(joined, self.classifier).tensor_split([1], dim=1)
-        return (things - background).clamp_min(0)
+        return torch.maximum(things - background, things.new_tensor(self._least).view(-1, 1, 1))
 
 
 class _Block(nn.Module):

@@ -17,11 +17,11 @@ from tfcseg.evaluation.predictions import Predictions
 from tfcseg.evaluation.scope import Scope
 from tfcseg.files import make_folder
 from tfcseg.inference.options import checked_options, describe_method
-from tfcseg.labels.label_sets import VOC21
+from tfcseg.labels.label_sets import ADE31, VOC21
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import MODEL_FIELDS, InferenceOptions
 from tfcseg.model.things import Things
-from tfcseg.training.networks import THINGS_OF
+from tfcseg.training.networks import THINGS_OF, trained_on_without_things
 from tfcseg.training.teachers import load_things
 from tfcseg.training.truth import VOC_NAMES
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, save_model
@@ -119,9 +119,9 @@ def add_things(weights: Path, source: str | Path, out: Path) -> ModelCard:
     """Write the model ``weights`` with a second network to ``out``; returns its card.
 
     ``source``: a TensorFlow Lite file of DeepLabv3 with MobileNetV2 and Pascal VOC's classes, or a model that has such
-    a network. Its things are used that the model has as classes, except `DRAWN_BETTER`. Raises WeightsError if the
-    model's pixels are not −1…1, it has none of the classes, or the source has no second network, DataError for another
-    file.
+    a network. Its things are used that the model has as classes, except `DRAWN_BETTER`. Those that ADE20K's teachers do
+    not know are doubted, since models learn them from this network. Raises WeightsError if the model's pixels are not
+    −1…1, it has none of the classes, or the source has no second network, DataError for another file.
     """
     model = load_model(weights, device="cpu", precision="fp32", fold=False)
     numbers = model.card.preprocessing
@@ -137,12 +137,14 @@ def add_things(weights: Path, source: str | Path, out: Path) -> ModelCard:
     state = found.state_dict()
     chosen = {name: state[name][[0, *used]] for name in state if name.startswith("classifier.")}
     network.things.load_state_dict({**state, **chosen})
+    things = tuple(model.labels.index(names[at]) for at in used)
     config = network.config = replace(
         network.config,
-        things=tuple(model.labels.index(names[at]) for at in used),
+        things=things,
+        doubted=tuple(number for number in things if model.labels.names[number] not in ADE31.names),
         defaults=replace(network.config.defaults, things_share=1.0),
     )
-    origin = f"{model.card.trained_on}{THINGS_OF}{Path(source).stem}"[-TEXT_LIMIT:]
+    origin = f"{trained_on_without_things(model.card)}{THINGS_OF}{Path(source).stem}"[-TEXT_LIMIT:]
     card = replace(model.card, config=config, measured={}, trained_on=origin, created_with=created_with())
     save_model(out, network, card, dtype=torch.float16)
     return card

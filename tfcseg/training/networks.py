@@ -116,7 +116,7 @@ def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tu
     if card.labels.names == labels.names and not network.config.things:
         return network, card
     defaults = replace(network.config.defaults, things_share=0.0)
-    config = replace(network.config, num_classes=len(labels), things=(), defaults=defaults)
+    config = replace(network.config, num_classes=len(labels), things=(), doubted=(), defaults=defaults)
     grown = build_segmenter(config)
     known = [(labels.names.index(name), own) for own, name in enumerate(card.labels.names) if name in labels.names]
     state = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("things.")}
@@ -125,9 +125,12 @@ def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tu
         for new, own in known:
             rows[new] = state[name][own]
     grown.load_state_dict({**state, **fresh})
-    return grown, replace(
-        card, config=config, labels=labels, trained_on=re.sub(f"{THINGS_OF}[^;]*", "", card.trained_on)
-    )
+    return grown, replace(card, config=config, labels=labels, trained_on=trained_on_without_things(card))
+
+
+def trained_on_without_things(card: ModelCard) -> str:
+    """What the model itself was trained on, without the source of a second network."""
+    return re.sub(f"{THINGS_OF}[^;]*", "", card.trained_on)
 
 
 def trained_card(start: ModelCard, material: Material, options: TrainOptions, *, name: str, licence: str) -> ModelCard:
