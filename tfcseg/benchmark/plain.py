@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfcseg.errors import TfcsegError
-from tfcseg.inference.network_input import network_size
+from tfcseg.inference.network_input import resized
 from tfcseg.media.frames import Image
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
 from tfcseg.model.config import NUM_LEVELS
@@ -106,11 +105,7 @@ def segformer_tensors(ours: Mapping[str, Tensor], names: Iterable[str]) -> dict[
 
 def to_network(images: Sequence[Image], preprocessing: Preprocessing, size: int | None = None) -> Tensor:
     """Resized, normalised images (B, 3, H', W') float32, as the image processors of ``transformers`` return them."""
-    source = (images[0].shape[0], images[0].shape[1])
-    side = size or preprocessing.size
-    height, width = network_size(source, side)
-    how = cv2.INTER_AREA if min(source) > side else cv2.INTER_LINEAR
-    resized = np.stack([cv2.resize(image, (width, height), interpolation=how) for image in images])
     mean, std = (np.array(values, np.float32) for values in (preprocessing.mean, preprocessing.std))
-    pixels = (resized.astype(np.float32) - mean) / std
+    shown = np.stack([resized(image, size or preprocessing.size) for image in images])
+    pixels = (shown.astype(np.float32) - mean) / std
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tfcseg.drawing.legend import font_px_for, stamp, text_panel
 from tfcseg.errors import UsageError
 from tfcseg.labels.label_sets import NO_CLASS
+from tfcseg.shrinking import shrunk
 
 Image: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.uint8]
@@ -94,7 +95,7 @@ def shrink(picture: Image, size: tuple[int, int]) -> Image:
     """``picture`` at ``size`` (height, width), each pixel the mean of what it covers."""
     if picture.shape[:2] == size:
         return picture
-    return np.asarray(cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return shrunk(picture, size[::-1])
 
 
 def shrink_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -106,8 +107,7 @@ def shrink_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[n
 
 def covered(is_marked: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Share of each pixel of a smaller or equal ``size`` (h, w) that is marked in (H, W): (h, w), 0 to 255."""
-    marked = np.multiply(is_marked, 255, dtype=np.uint8)
-    return np.asarray(cv2.resize(marked, size[::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return shrunk(np.multiply(is_marked, 255, dtype=np.uint8), size[::-1])
 
 
 def mark_difference(image: Image, coverage: NDArray[np.uint8]) -> Image:

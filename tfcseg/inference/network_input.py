@@ -39,6 +39,14 @@ def network_size(source: tuple[int, int], size: int) -> tuple[int, int]:
     return height, width
 
 
+def resized(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """An (H, W, 3) image at its `network_size`: shrunk over the areas that pixels cover, or fine patterns would
+    flicker; enlarged linearly."""
+    source = (image.shape[0], image.shape[1])
+    resize = shrunk if min(source) > size else cv2.resize
+    return np.asarray(resize(image, network_size(source, size)[::-1]), np.uint8)
+
+
 class NetworkInput:
     """Makes batches for one model, whose usual short side is ``size``."""
 
@@ -59,8 +67,7 @@ class NetworkInput:
         if short == self._size and source != self._source:
             self._source = source
             logger.info("network input %d×%d for frames of %d×%d", width, height, *source[::-1])
-        resize = shrunk if min(source) > short else cv2.resize
         batch = np.empty((len(images), height, width, 3), np.float32)
         for image, normalised in zip(images, batch, strict=True):
-            cv2.LUT(resize(image, (width, height)), self._normalised, dst=normalised)
+            cv2.LUT(resized(image, short), self._normalised, dst=normalised)
         return torch.from_numpy(batch).to(device=self._device, dtype=self._dtype).permute(0, 3, 1, 2)

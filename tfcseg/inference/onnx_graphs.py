@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from tfcseg.errors import TfcsegError
 from tfcseg.files import replace_atomically
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.network_input import network_size
+from tfcseg.inference.network_input import network_size, resized
 from tfcseg.inference.options import checked_options
 from tfcseg.model.decode_head import resize
 from tfcseg.model.ops.labelling import labels_from_logits
@@ -201,10 +201,7 @@ def _agreement(
     memory: dict[str, Any] = {}
     same = []
     for image, result in zip(images, ours, strict=True):
-        given = {}
-        for name, short in _inputs(options).items():
-            how = cv2.INTER_AREA if min(frame_size) > short else cv2.INTER_LINEAR
-            given[name] = cv2.resize(image, network_size(frame_size, short)[::-1], interpolation=how)[None]
+        given = {name: resized(image, short)[None] for name, short in _inputs(options).items()}
         if not memory:
             memory = dict(zip(names, keyframe.run(None, given), strict=True))
             logits = memory["key_logits"]
