@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -176,8 +176,10 @@ class _Slot:
     """Where its positions lie in the keyframe before it, if that was computed."""
     own: _Row[WeightedLogits] | None = None
     """Of a keyframe: its logits by itself."""
+    behind: Correspondence | None = None
+    """Of a keyframe: where its positions lie in the keyframe before it, if that was computed."""
     ahead: Correspondence | None = None
-    """Of a keyframe: where its positions lie in the next one."""
+    """The same in the next keyframe."""
     before: WeightedLogits | None = None
     """Of a keyframe: its logits combined with those of all earlier ones."""
     latest: WeightedLogits | None = None
@@ -208,6 +210,14 @@ class _Slot:
         rows = [row for row in (self.low, self.own, self.result) if row is not None]
         seconds = (self.seconds + sum(row.seconds() for row in rows)) / workers
         return replace(self.result.get(), model_ms=1000 * seconds, carried=self.carried)
+
+
+class _Seen(NamedTuple):
+    """A keyframe, its image, and the keyframe before it."""
+
+    image: Image
+    slot: _Slot
+    before: _Slot | None
 
 
 class _Window:
@@ -258,6 +268,14 @@ class _Window:
         """Whether it can be decided now which of the next ``count`` frames are keyframes."""
         return self._options.keyframes == "fixed" or all(slot.low.is_done for slot in islice(self._undecided, count))
 
+    def wait_for_frames(self, count: int) -> None:
+        """Wait until it can be decided, so that no worker waits for another one."""
+        wait([slot.low.future for slot in islice(self._undecided, count)])
+
+    def wait_for_keyframes(self) -> None:
+        """The same for the logits of all keyframes."""
+        wait([span[0].own.future for span in self._spans if span[0].own is not None])
+
     def advance(self, count: int) -> None:
         """Decide on the next ``count`` frames, and finish what can be finished."""
         self._decide(count)
@@ -267,24 +285,32 @@ class _Window:
     def _decide(self, count: int) -> None:
         """Find the keyframes among the next ``count`` frames, and let workers start on them."""
         slots = [self._undecided.popleft() for _ in range(count)]
-        keyframes = []
+        seen: list[_Seen] = []
         for slot in slots:
             if self._is_keyframe(slot):
+                assert slot.image is not None
+                seen.append(_Seen(slot.image, slot, self._spans[-1][0] if self._spans else None))
                 self._changed = 0.0
                 self._spans.append([])
-                keyframes.append(slot)
             self._spans[-1].append(slot)
         self._known += count
-        images = [slot.image for slot in keyframes if slot.image is not None]
-        seen = list(zip(images, (slot.low for slot in keyframes), strict=True))
-        for slot, row in zip(keyframes, self._tasks.submit_alike(self._own_logits, seen, images), strict=True):
-            slot.own, slot.found = row, None
+        images = [each.image for each in seen]
+        for each, row in zip(seen, self._tasks.submit_alike(self._own_logits, seen, images), strict=True):
+            each.slot.own, each.slot.found = row, None
         for slot in slots:
             slot.image = None
 
-    def _own_logits(self, seen: Sequence[tuple[Image, _Row[LowFeatures]]]) -> list[WeightedLogits]:
+    def _own_logits(self, seen: Sequence[_Seen]) -> list[WeightedLogits]:
         # Low features were begun earlier, so no worker waits for one behind it.
-        return self._steps.own_logits([image for image, _ in seen], [low.get() for _, low in seen])
+        found = self._steps.own_logits([each.image for each in seen], [each.slot.low.get() for each in seen])
+        for (_, slot, before), own in zip(seen, found, strict=True):
+            # Other workers go on meanwhile; those that combine keyframes are waited for.
+            if before is not None and before.own is not None and before.own.is_done:
+                other = before.own.get()
+                if other.logits.shape == own.logits.shape:
+                    slot.behind = self._steps.compare_closely(other, own)
+                    before.ahead = self._steps.compare_closely(own, other) if self._sees_later else None
+        return found
 
     def _is_keyframe(self, slot: _Slot) -> bool:
         if not self._spans or slot.begins_part:
@@ -347,8 +373,8 @@ class _Window:
         before = self._with_earlier(keyframe, own[0])
         after: WeightedLogits | None = None
         for slot, logits in reversed(list(zip(others, own[1:], strict=False))):
-            after = self._combine(logits, after, slot)
-        keyframe.final = self._combine(before, after, keyframe)
+            after = self._combine(logits, after, slot, is_later=True)
+        keyframe.final = self._combine(before, after, keyframe, is_later=True)
         keyframe.seconds += self._tasks.clock() - started_s
 
     def _with_earlier(self, keyframe: _Slot, own: WeightedLogits) -> WeightedLogits:
@@ -358,20 +384,24 @@ class _Window:
             self._latest, self._is_end_of_section = None, True
         if keyframe.section is Section.BEGINS:
             self._before, self._latest, self._is_end_of_section = self._latest, None, False
-        before = keyframe.before = self._before = self._combine(own, self._before, None)
+        before = keyframe.before = self._before = self._combine(own, self._before, keyframe, is_later=False)
         if self._is_end_of_section:
-            keyframe.latest = self._latest = self._combine(own, self._latest, None)
+            keyframe.latest = self._latest = self._combine(own, self._latest, keyframe, is_later=False)
         return before
 
-    def _combine(self, own: WeightedLogits, other: WeightedLogits | None, slot: _Slot | None) -> WeightedLogits:
-        """Combine with ``other``, the keyframe after ``slot`` if that is given; each pair is compared once."""
+    def _combine(
+        self, own: WeightedLogits, other: WeightedLogits | None, keyframe: _Slot, *, is_later: bool
+    ) -> WeightedLogits:
+        """Combine logits of a keyframe with those of the one after or before it; each pair is compared once."""
         if other is None or other.logits.shape != own.logits.shape:
             return own
-        found = None if slot is None else slot.ahead
+        found = keyframe.ahead if is_later else keyframe.behind
         if found is None:
             found = self._steps.compare_closely(other, own)
-        if slot is not None:
-            slot.ahead = found
+            if is_later:
+                keyframe.ahead = found
+            else:
+                keyframe.behind = found
         return combine(own, other, found)
 
     def _finish(self, keyframe: _Slot, frames: list[_Slot], after: _Slot | None) -> None:
@@ -464,8 +494,12 @@ def run_both_sides(
                 and tasks.has_combined(wait=is_end or len(undecided) > most_undecided)
                 and (is_end or window.may_decide(undecided[0]))
             ):
+                if is_end:
+                    window.wait_for_frames(undecided[0])
                 tasks.combine(window.advance, undecided.popleft())
             if is_end:
+                tasks.has_combined(wait=True)
+                window.wait_for_keyframes()
                 tasks.combine(window.settle, is_end)
                 tasks.has_combined(wait=True)
             while begun and (is_end or all(slot.is_done for slot in begun[0][1])):
