@@ -13,6 +13,7 @@ Shapes: B keyframes, T frames per keyframe, C channels, h4 w4, h8 w8, h16 w16 gr
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -38,7 +39,8 @@ STRIP = 16
 BLOCKS = 128
 """Blocks of positions that are compared at once on a CPU: what is gathered for them stays in the cache."""
 
-AROUND = torch.tensor([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)])
+DISTANCES = torch.tensor([(y * y + x * x) ** 0.5 for y in (-1, 0, 1) for x in (-1, 0, 1)])
+"""Of the 3×3 positions around one."""
 
 
 class Shift(NamedTuple):
@@ -232,13 +234,19 @@ def place_by_pixels(rows: Tensor | None, around: Tensor, pictures: Tensor) -> Pl
     own = _colours(pictures).transpose(0, 1).reshape(3, -1, 1)
     difference = around.index_select(1, there).sub_(own).abs_().mean(dim=0)
     difference = _smooth(difference.view(frames, h, w, 9)).view(-1, 9)
-    offsets = AROUND.to(pictures.device)
-    difference += COLOUR_PENALTY * offsets.to(difference.dtype).norm(dim=1)
+    difference += COLOUR_PENALTY * DISTANCES.to(difference)
     least, best = difference.min(dim=1)
-    y, x = (axis.index_select(0, best) for axis in offsets.unbind(1))
-    y, x = (there // w + y).clamp_(0, h - 1), (there % w + x).clamp_(0, w - 1)
-    found = y * w + x
+    found = _rows_around(h, w, pictures.device).index_select(0, best.add_(there, alpha=9))
     return Placed(None if torch.equal(found, here) else found, least.view(frames, 1, h, w).to(pictures.dtype))
+
+
+@lru_cache(maxsize=4)
+def _rows_around(h: int, w: int, device: torch.device) -> Tensor:
+    """(h·w·9,): rows of the 3×3 positions around each of h·w positions, clamped to the picture."""
+    step = torch.arange(-1, 2, device=device)
+    y = (torch.arange(h, device=device)[:, None] + step).clamp_(0, h - 1)
+    x = (torch.arange(w, device=device)[:, None] + step).clamp_(0, w - 1)
+    return (y[:, None, :, None] * w + x[None, :, None]).flatten()
 
 
 def _smooth(x: Tensor) -> Tensor:
