@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.tiny_model import build_tiny_model
 from tfcseg.errors import OutputError, UsageError, WeightsError
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
-from tfcseg.weights.loading import load_model, read_card, resolve_device, resolve_precision, save_model
+from tfcseg.weights.device import DeviceOptions
+from tfcseg.weights.loading import load_model, open_model, read_card, resolve_device, resolve_precision, save_model
 from tfcseg.weights.model_card import IMAGENET_PREPROCESSING, ModelCard
 from tfcseg.weights.registry import list_models
 from tfcseg.weights.tensor_file import read_tensor_file, write_tensor_file
@@ -450,3 +452,31 @@ def test_half_precision_on_a_gpu(saved):
     logits = model.network.keyframe(IMAGE.half().cuda())[0].float().cpu()
     wanted = load_model(saved, device="cpu").network.keyframe(IMAGE)[0]
     assert (logits - wanted).abs().max() < 0.05 * wanted.std()
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        (DeviceOptions("cpu", "bf16"), "the model was loaded as float32; pass precision='bf16' to load_model"),
+        (DeviceOptions("auto", "bf16"), "the model was loaded as float32; pass precision='bf16' to load_model"),
+        (DeviceOptions("cpu", "fp64"), "no precision 'fp64'"),
+        (DeviceOptions("gpu"), "no device 'gpu'"),
+    ],
+)
+def test_a_loaded_model_keeps_its_device_and_precision(device, words):
+    model = build_tiny_model()
+    for same in (DeviceOptions(), DeviceOptions("cpu"), DeviceOptions("cpu", "fp32")):
+        assert open_model(model, same) is model
+    with pytest.raises(UsageError, match=words):
+        open_model(model, device)
+
+
+@pytest.mark.parametrize("given", ["cuda", "cuda:0", "cpu"])
+def test_a_loaded_model_has_one_name_for_the_first_gpu(given, monkeypatch):
+    monkeypatch.setattr("tfcseg.weights.loading.resolve_device", torch.device)
+    model = dataclasses.replace(build_tiny_model(), device=torch.device("cuda"))
+    if given != "cpu":
+        assert open_model(model, DeviceOptions(given)) is model
+        return
+    with pytest.raises(UsageError, match="the model was loaded on cuda; pass device='cpu' to load_model"):
+        open_model(model, DeviceOptions(given))

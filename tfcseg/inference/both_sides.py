@@ -192,6 +192,20 @@ class _Slot:
     carried: CarryOver | None = None
     """Carry-over for the next keyframe, if that is the next frame."""
 
+    def found_in(
+        self, other: WeightedLogits, own: WeightedLogits, steps: Steps, *, is_later: bool
+    ) -> Correspondence | None:
+        """Of a keyframe with logits ``own``: where its positions lie in the one after or before it, which is compared
+        once. None if they differ in size."""
+        found = self.ahead if is_later else self.behind
+        if found is None and other.logits.shape == own.logits.shape:
+            found = steps.compare_closely(other, own)
+            if is_later:
+                self.ahead = found
+            else:
+                self.behind = found
+        return found
+
     @property
     def carry_over(self) -> CarryOver | None:
         """Carry-over of a keyframe."""
@@ -268,12 +282,8 @@ class _Window:
         """Whether it can be decided now which of the next ``count`` frames are keyframes."""
         return self._options.keyframes == "fixed" or all(slot.low.is_done for slot in islice(self._undecided, count))
 
-    def wait_for_frames(self, count: int) -> None:
-        """Wait until it can be decided, so that no worker waits for another one."""
-        wait([slot.low.future for slot in islice(self._undecided, count)])
-
     def wait_for_keyframes(self) -> None:
-        """The same for the logits of all keyframes."""
+        """Wait until the logits of all keyframes are computed, so that no worker waits for another one."""
         wait([span[0].own.future for span in self._spans if span[0].own is not None])
 
     def advance(self, count: int) -> None:
@@ -304,12 +314,11 @@ class _Window:
         # Low features were begun earlier, so no worker waits for one behind it.
         found = self._steps.own_logits([each.image for each in seen], [each.slot.low.get() for each in seen])
         for (_, slot, before), own in zip(seen, found, strict=True):
-            # Other workers go on meanwhile; those that combine keyframes are waited for.
+            # Compared here, other workers go on meanwhile; only one at a time combines keyframes.
             if before is not None and before.own is not None and before.own.is_done:
-                other = before.own.get()
-                if other.logits.shape == own.logits.shape:
-                    slot.behind = self._steps.compare_closely(other, own)
-                    before.ahead = self._steps.compare_closely(own, other) if self._sees_later else None
+                slot.found_in(before.own.get(), own, self._steps, is_later=False)
+                if self._sees_later:
+                    before.found_in(own, before.own.get(), self._steps, is_later=True)
         return found
 
     def _is_keyframe(self, slot: _Slot) -> bool:
@@ -373,8 +382,8 @@ class _Window:
         before = self._with_earlier(keyframe, own[0])
         after: WeightedLogits | None = None
         for slot, logits in reversed(list(zip(others, own[1:], strict=False))):
-            after = self._combine(logits, after, slot, is_later=True)
-        keyframe.final = self._combine(before, after, keyframe, is_later=True)
+            after = _combined(slot, logits, after, self._steps, is_later=True)
+        keyframe.final = _combined(keyframe, before, after, self._steps, is_later=True)
         keyframe.seconds += self._tasks.clock() - started_s
 
     def _with_earlier(self, keyframe: _Slot, own: WeightedLogits) -> WeightedLogits:
@@ -384,25 +393,10 @@ class _Window:
             self._latest, self._is_end_of_section = None, True
         if keyframe.section is Section.BEGINS:
             self._before, self._latest, self._is_end_of_section = self._latest, None, False
-        before = keyframe.before = self._before = self._combine(own, self._before, keyframe, is_later=False)
+        before = keyframe.before = self._before = _combined(keyframe, own, self._before, self._steps, is_later=False)
         if self._is_end_of_section:
-            keyframe.latest = self._latest = self._combine(own, self._latest, keyframe, is_later=False)
+            keyframe.latest = self._latest = _combined(keyframe, own, self._latest, self._steps, is_later=False)
         return before
-
-    def _combine(
-        self, own: WeightedLogits, other: WeightedLogits | None, keyframe: _Slot, *, is_later: bool
-    ) -> WeightedLogits:
-        """Combine logits of a keyframe with those of the one after or before it; each pair is compared once."""
-        if other is None or other.logits.shape != own.logits.shape:
-            return own
-        found = keyframe.ahead if is_later else keyframe.behind
-        if found is None:
-            found = self._steps.compare_closely(other, own)
-            if is_later:
-                keyframe.ahead = found
-            else:
-                keyframe.behind = found
-        return combine(own, other, found)
 
     def _finish(self, keyframe: _Slot, frames: list[_Slot], after: _Slot | None) -> None:
         """Let workers turn ``frames``, from a keyframe on or behind it, into labels."""
@@ -439,6 +433,14 @@ class _Window:
         if slot.prepared is None:
             slot.prepared = self._steps.prepare(slot.final)
         return slot.prepared
+
+
+def _combined(
+    keyframe: _Slot, own: WeightedLogits, other: WeightedLogits | None, steps: Steps, *, is_later: bool
+) -> WeightedLogits:
+    """Logits of a ``keyframe``, combined with those of the one after or before it, if there is one of its size."""
+    found = None if other is None else keyframe.found_in(other, own, steps, is_later=is_later)
+    return own if other is None or found is None else combine(own, other, found)
 
 
 def _nothing(is_keyframe: bool) -> _Row[FrameResult]:
@@ -494,8 +496,6 @@ def run_both_sides(
                 and tasks.has_combined(wait=is_end or len(undecided) > most_undecided)
                 and (is_end or window.may_decide(undecided[0]))
             ):
-                if is_end:
-                    window.wait_for_frames(undecided[0])
                 tasks.combine(window.advance, undecided.popleft())
             if is_end:
                 tasks.has_combined(wait=True)

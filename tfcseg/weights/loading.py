@@ -201,10 +201,22 @@ def _read(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
 
 
 def open_model(model: str | Path | LoadedModel, device: DeviceOptions, *, allow_network: bool = False) -> LoadedModel:
-    """Load a model as `load_model` does, unless it is already loaded."""
+    """Load a model as `load_model` does. One that is already loaded is returned as it is; UsageError if it has another
+    device or precision than those asked for."""
     if isinstance(model, LoadedModel):
+        _check_loaded(model, device)
         return model
     return load_model(model, device=device.device, precision=device.precision, allow_network=allow_network)
+
+
+def _check_loaded(model: LoadedModel, device: DeviceOptions) -> None:
+    wanted = model.device if device.device == "auto" else resolve_device(device.device)
+    if (wanted.type, wanted.index or 0) != (model.device.type, model.device.index or 0):
+        raise UsageError(f"the model was loaded on {model.device}; pass device={device.device!r} to load_model")
+    dtype = model.precision if device.precision == "auto" else resolve_precision(device.precision, wanted)
+    if dtype != model.precision:
+        loaded = str(model.precision).removeprefix("torch.")
+        raise UsageError(f"the model was loaded as {loaded}; pass precision={device.precision!r} to load_model")
 
 
 @dataclass(frozen=True, slots=True)
