@@ -18,6 +18,7 @@ from tests.helpers.tiny_model import moving_images, write_tiny_model
 from tfcseg import segment
 from tfcseg.adaptation.adapt import _is_better, adapt, work_folder
 from tfcseg.adaptation.own_labels import Part, split_videos
+from tfcseg.errors import UsageError
 from tfcseg.training.options import AdaptOptions
 from tfcseg.training.run import TrainListener
 from tfcseg.weights.device import DeviceOptions
@@ -144,6 +145,8 @@ def test_an_interrupted_adaptation_goes_on_to_the_same_file(work, adapted, tmp_p
         f"{work_folder(output)} holds an unfinished adaptation of other videos, options or another model; "
         "use --overwrite to start again"
     )
+    with pytest.raises(UsageError, match="holds an unfinished adaptation"):
+        adapt(*job, device=DeviceOptions("cpu", "bf16"))
     steps = []
     adapt(*job, device=cpu, listener=TrainListener(lambda stage, done, total: steps.append((stage, done))))
     assert [done for stage, done in steps if stage == "training"] == [3]

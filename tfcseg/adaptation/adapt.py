@@ -127,6 +127,7 @@ class _Adaptation:
         """Resume from the work folder, or begin; UsageError if its results are of another call."""
         request = {
             "model": self._model.sha256,
+            "precision": str(self._model.precision),
             "videos": [[str(video.resolve()), video.stat().st_size] for video in videos],
             **asdict(replace(self._options, size=self._size)),
         }
