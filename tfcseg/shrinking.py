@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 def shrunk(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
     """Shrink an image (H, W) or (H, W, 3) to ``size_wh``: means over the areas that its pixels cover.
 
-    Where `halved` has a part in it, values may differ by some levels from those of `cv2.INTER_AREA` alone.
+    Where `halved` has a part in it, values differ from those of `cv2.INTER_AREA` alone: in smooth pictures by a few
+    levels, in fine noise by up to 60.
     """
     return np.asarray(cv2.resize(halved(image, size_wh), size_wh, interpolation=cv2.INTER_AREA), np.uint8)
 

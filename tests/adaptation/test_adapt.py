@@ -142,7 +142,7 @@ def test_an_interrupted_adaptation_goes_on_to_the_same_file(work, adapted, tmp_p
     other = call("adapt", work / "a.mp4", "-m", work / "tiny.safetensors", "-o", output, *CPU, "--size", 32)
     assert other.returncode == 2
     assert other.error == (
-        f"{work_folder(output)} holds an unfinished adaptation of other videos, options or another model; "
+        f"{work_folder(output)} holds an unfinished adaptation of other videos, options, precision or another model; "
         "use --overwrite to start again"
     )
     with pytest.raises(UsageError, match="holds an unfinished adaptation"):

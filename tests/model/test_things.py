@@ -133,6 +133,21 @@ def test_the_image_network_has_them_in_its_logits():
         torch.testing.assert_close(found, wanted)
 
 
+@torch.inference_mode()
+def test_logits_stay_in_float32_where_networks_are_in_half_precision(tmp_path):
+    save_model(tmp_path / "things.safetensors", build_segmenter(MODEL.card.config), MODEL.card)
+    model = load_model(tmp_path / "things.safetensors", device="cpu", precision="bf16")
+    images = moving_images(6)
+    for areas in (0.0, 0.5):
+        given = {"half_size_share": areas, "things_share": 1.0, "size": 64}
+        network = IntervalNetwork(model, checked_options(model, mode="image", **given))
+        assert network.logits(images[0]).dtype == torch.float32
+        for sides in ("past", "both"):
+            network = IntervalNetwork(model, checked_options(model, sides=sides, keyframe_interval=2, **given))
+            groups = [Group([image], None) for image in images]
+            assert sum(len(results) for _, results in run_intervals(network, groups)) == len(images)
+
+
 @pytest.mark.parametrize("options", [{"sides": "one"}, {"sides": "past"}, {"sides": "both", "half_size_share": 0.5}])
 def test_a_still_video_has_the_labels_of_the_image_network(options):
     images = [moving_images(1)[0]] * 6

@@ -138,8 +138,8 @@ class _Adaptation:
                 return
             if not overwrite:
                 raise UsageError(
-                    f"{self._folder} holds an unfinished adaptation of other videos, options or another model; "
-                    "use --overwrite to start again"
+                    f"{self._folder} holds an unfinished adaptation of other videos, options, precision or another "
+                    "model; use --overwrite to start again"
                 )
             for name in (LABELS, TRAINING):
                 shutil.rmtree(self._folder / name, ignore_errors=True)

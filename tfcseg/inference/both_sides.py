@@ -317,7 +317,7 @@ class _Window:
             # Compared here, other workers go on meanwhile; only one at a time combines keyframes.
             if before is not None and before.own is not None and before.own.is_done:
                 slot.found_in(before.own.get(), own, self._steps, is_later=False)
-                if self._sees_later:
+                if slot.index <= before.horizon:
                     before.found_in(own, before.own.get(), self._steps, is_later=True)
         return found
 

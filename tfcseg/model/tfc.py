@@ -153,7 +153,7 @@ class TFCSegmenter(nn.Module):
             assert self.things is not None
             leads = options.things_share * self.things(images)
             parts.append(as_logits(leads, self.config.things, logits.shape))
-        return reduce(Tensor.add_, parts)
+        return reduce(Tensor.add_, parts).to(logits.dtype)
 
     def embed(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Eqs 1 and 2 from the low stages on: z (B, D, h, w), its part from levels 3 and 4, x3 and x4."""

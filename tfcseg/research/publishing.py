@@ -185,6 +185,12 @@ def average(models: Sequence[LoadedModel], shares: Sequence[float]) -> dict[str,
     return mean
 
 
+def _things(model: LoadedModel) -> list[tuple[str, bool]]:
+    """Names of the second network's things, and whether each is doubted."""
+    config = model.card.config
+    return [(model.labels.names[number], number in config.doubted) for number in config.things]
+
+
 def _shapes(model: LoadedModel) -> dict[str, torch.Size]:
     tensors = model.network.state_dict().items()
     return {name: tensor.shape for name, tensor in tensors if not name.startswith(CLASSIFIER)}
@@ -213,8 +219,7 @@ def average_files(out: Path, parts: Sequence[str]) -> ModelCard:
         models.append(load_model(path, device="cpu", precision="fp32", fold=False))
     first = models[0]
     for model in models:
-        things = [[each.labels.names[number] for number in each.card.config.things] for each in (model, first)]
-        if _shapes(model) != _shapes(first) or things[0] != things[1]:
+        if _shapes(model) != _shapes(first) or _things(model) != _things(first):
             raise WeightsError(
                 f"{model.card.name} has another network than {first.card.name}, or another second one; average runs of "
                 "one model"
