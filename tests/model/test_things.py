@@ -22,21 +22,22 @@ from tfcseg.inference.intervals import run_intervals
 from tfcseg.inference.options import checked_options
 from tfcseg.labels.label_sets import VOC21, LabelSet, distinct_palette
 from tfcseg.model.tfc import build_segmenter
-from tfcseg.model.things import DOUBT, STAGES, Things, as_logits
+from tfcseg.model.things import DOUBT, STAGES, WEIGHT, Things, as_logits
 from tfcseg.research import publishing
 from tfcseg.training.networks import with_classes
 from tfcseg.training.teachers import read_layers
 from tfcseg.weights.loading import load_model, save_model
 from tfcseg.weights.model_card import Preprocessing
 
-CLASSES = (3, 1)
+CLASSES, RIVALS = (3, 1), (4,)
 
 
 @pytest.fixture(scope="module")
 def network():
-    torch.manual_seed(3)
-    found = Things(4, [1, 3]).eval()
+    torch.manual_seed(40)  # every thing wins somewhere
+    found = Things(4, [1, 3], rivals=2).eval()
     randomise(found)
+    found.classifier.weight.data *= 5
     return found
 
 
@@ -44,7 +45,7 @@ def build_model():
     """The tiny model with a second network, in place of any other weights."""
     card = tiny_card()
     defaults = dataclasses.replace(card.config.defaults, things_share=1.0)
-    config = dataclasses.replace(card.config, things=CLASSES, doubted=CLASSES[:1], defaults=defaults)
+    config = dataclasses.replace(card.config, things=CLASSES, doubted=CLASSES[:1], rivals=RIVALS, defaults=defaults)
     network = build_segmenter(config).eval()
     torch.manual_seed(1)
     randomise(network.things)
@@ -85,26 +86,45 @@ def test_leads_are_those_of_the_published_network(network, has_gradient):
     images = torch.randn(2, 3, 64, 96)
     with torch.set_grad_enabled(has_gradient):
         found = network(images)
-    assert found.shape == (2, 4, 5, 7)
+    assert found.shape == (2, 6, 5, 7)
     padded = torch.cat([images, images[:, :, -1:]], dim=2)
     padded = torch.cat([padded, padded[..., -1:]], dim=3)
     for image, leads in zip(padded, found, strict=True):
         logits = published(network.state_dict(), image[None])[0]
-        wanted = logits[1:] - logits[:1]
+        wanted = logits[3:] - logits[:3].max(dim=0).values
+        wanted[1::2] *= WEIGHT
         wanted = torch.stack([wanted[row].clamp_min(least) for row, least in enumerate((0, -DOUBT, 0, -DOUBT))])
-        torch.testing.assert_close(leads, wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(leads[2:], wanted, rtol=1e-4, atol=5e-4)
     for row in range(4):
-        assert (found[:, row] > 0).any()
-        assert (found[:, row] < 0).any() == (row in (1, 3))
+        assert (found[:, 2 + row] > 0).any()
+        assert (found[:, 2 + row] < 0).any() == (row in (1, 3))
+
+
+@torch.inference_mode()
+def test_rivals_lose_what_the_best_thing_gains(network):
+    found = network(torch.randn(2, 3, 64, 96))
+    losses, leads = found.tensor_split([2], dim=1)
+    assert torch.equal(losses[:, 0], losses[:, 1])
+    assert torch.equal(losses[:, 0], -leads.amax(dim=1).clamp_min(0))
+    assert losses.any()
+    assert not losses.all()
+
+
+@torch.inference_mode()
+def test_nothing_gains_where_a_rival_is_seen(network):
+    other = Things(4, [1, 3], rivals=2).eval()
+    other.load_state_dict(network.state_dict())
+    other.classifier.bias.data[2] = 1e6
+    assert (other(torch.randn(1, 3, 64, 64))[0].amax(dim=(1, 2)) == torch.tensor([0, 0, 0, -DOUBT, 0, -DOUBT])).all()
 
 
 def test_what_is_background_adds_nothing_and_lowers_what_is_doubted(network):
-    sure = Things(4, [2]).eval()
+    sure = Things(4, [2], rivals=2).eval()
     sure.load_state_dict(network.state_dict())
     sure.classifier.bias.data[0] = 1e6
     leads = sure(torch.randn(1, 3, 64, 64))
-    assert (leads[:, 2] == -DOUBT).all()
-    assert not leads[:, [0, 1, 3]].any()
+    assert (leads[:, 4] == -DOUBT).all()
+    assert not leads[:, [0, 1, 2, 3, 5]].any()
 
 
 def test_things_are_added_to_their_classes():
@@ -128,7 +148,7 @@ def test_the_image_network_has_them_in_its_logits():
     for share, areas in ((1.0, 0.0), (0.5, 0.0), (1.0, 0.5)):
         options = {"things_share": share, "half_size_share": areas, "mode": "image", "size": 128}
         before = IntervalNetwork(MODEL, checked_options(MODEL, **options | {"things_share": 0.0})).logits(image)
-        wanted = before + share * as_logits(leads, CLASSES, logits.shape)
+        wanted = before + share * as_logits(leads, RIVALS + CLASSES, logits.shape)
         found = IntervalNetwork(MODEL, checked_options(MODEL, **options)).logits(image)
         torch.testing.assert_close(found, wanted)
 
@@ -176,23 +196,27 @@ def test_weights_are_saved_and_read_again(tmp_path):
     save_model(tmp_path / "things.safetensors", network, MODEL.card, dtype=torch.float32)
     read = load_model(tmp_path / "things.safetensors", device="cpu", precision="fp32", fold=False)
     config = read.card.config
-    assert (config.things, config.doubted, checked_options(read).things_share) == (CLASSES, CLASSES[:1], 1.0)
+    assert (config.things, config.doubted, config.rivals) == (CLASSES, CLASSES[:1], RIVALS)
+    assert checked_options(read).things_share == 1
     torch.testing.assert_close(read.network.things(IMAGE), network.things(IMAGE))
     for name, tensor in network.state_dict().items():
         assert torch.equal(read.network.state_dict()[name], tensor), name
 
 
-def test_classes_that_do_not_exist_are_refused(tmp_path):
-    config = dataclasses.replace(MODEL.card.config, things=(2, len(MODEL.labels)))
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"things": (2, 5)}, "things and rivals are classes 0 to 4, not 5"),
+        ({"rivals": (6,)}, "things and rivals are classes 0 to 4, not 6"),
+        ({"rivals": (4, 1)}, "class 1 cannot be a thing and a rival"),
+        ({"doubted": (3, 2)}, "doubted things must be things, not 2"),
+        ({"things": (), "doubted": ()}, "things_share and rivals need things"),
+    ],
+)
+def test_cards_with_impossible_things_are_refused(tmp_path, change, words):
+    config = dataclasses.replace(MODEL.card.config, **change)
     card = dataclasses.replace(MODEL.card, config=config)
-    with pytest.raises(WeightsError, match="things are classes 0 to 4, not 5"):
-        save_model(tmp_path / "bad.safetensors", build_segmenter(config), card)
-
-
-def test_only_things_are_doubted(tmp_path):
-    config = dataclasses.replace(MODEL.card.config, doubted=(3, 2))
-    card = dataclasses.replace(MODEL.card, config=config)
-    with pytest.raises(WeightsError, match="doubted things must be things, not 2"):
+    with pytest.raises(WeightsError, match=words):
         save_model(tmp_path / "bad.safetensors", build_segmenter(config), card)
 
 
@@ -202,7 +226,8 @@ def test_training_starts_without_it():
     trained, card = with_classes(network, origin, MODEL.labels)
     assert card.trained_on == "photos; then clips"
     assert trained.things is None
-    assert (card.config.things, card.config.doubted, card.config.defaults.things_share) == ((), (), 0.0)
+    config = card.config
+    assert (config.things, config.doubted, config.rivals, config.defaults.things_share) == ((), (), (), 0.0)
     assert torch.equal(trained.decode_head.classifier.weight, network.decode_head.classifier.weight)
 
 
@@ -223,16 +248,17 @@ def write_model(path, names=("sky", "dog", "person", "table", "car")):
 
 
 def test_a_model_gets_the_classes_that_it_has(teacher, tmp_path):
-    """But people and cars, which it draws better itself."""
+    """People and cars, which it draws better itself, are rivals."""
     card = publishing.add_things(write_model(tmp_path / "a.safetensors"), teacher, tmp_path / "b")
     assert json.loads(card.to_metadata()["config"])["things"] == [3, 1]  # in VOC's order
     assert card.config.doubted == (1,)  # ADE20K's teachers know tables, but no dogs
+    assert card.config.rivals == (4, 2)
     model = load_model(tmp_path / "b", device="cpu", precision="fp32", fold=False)
     assert model.card.config.defaults.things_share == 1
     assert model.card.trained_on.endswith("; things: voc")
     layers = read_layers(teacher)
     classifier = layers["logits/semantic"]
-    rows = [0, VOC21.index("diningtable"), VOC21.index("dog")]
+    rows = [0, *(VOC21.index(name) for name in ("car", "person", "diningtable", "dog"))]
     torch.testing.assert_close(model.network.things.classifier.weight, classifier.weight[rows].half().float())
     deepest = layers["MobilenetV2/expanded_conv_16/depthwise"].weight
     torch.testing.assert_close(model.network.things.blocks[16].depthwise.weight, deepest.half().float())
@@ -241,13 +267,14 @@ def test_a_model_gets_the_classes_that_it_has(teacher, tmp_path):
 def test_a_model_gets_the_network_of_another_one(teacher, tmp_path):
     """Whose classes have other numbers, and of which it has fewer."""
     publishing.add_things(write_model(tmp_path / "a.safetensors"), teacher, tmp_path / "b")
-    other = write_model(tmp_path / "c.safetensors", ("dog", "sky", "person", "wall", "car"))
+    other = write_model(tmp_path / "c.safetensors", ("dog", "sky", "person", "wall", "grass"))
     card = publishing.add_things(other, tmp_path / "b", tmp_path / "d")
-    assert (card.config.things, card.config.doubted, card.config.defaults.things_share) == ((0,), (0,), 1.0)
+    config = card.config
+    assert (config.things, config.doubted, config.rivals, config.defaults.things_share) == ((0,), (0,), (2,), 1.0)
     given, found = (
         load_model(tmp_path / name, device="cpu", precision="fp32", fold=False).network.things for name in "bd"
     )
-    assert torch.equal(found.classifier.bias, given.classifier.bias[[0, 2]])
+    assert torch.equal(found.classifier.bias, given.classifier.bias[[0, 2, 4]])
     assert torch.equal(found.blocks[16].depthwise.weight, given.blocks[16].depthwise.weight)
 
 

@@ -35,5 +35,7 @@ class ModelConfig:
     """Classes of the second network's things, one each; without any there is no second network (model/things.py)."""
     doubted: tuple[int, ...] = ()
     """Those of ``things`` whose logits it may lower."""
+    rivals: tuple[int, ...] = ()
+    """Classes that the second network only compares with things: what a thing gains, they lose."""
     repairs: bool = True
     """Whether sparse MSDA updates points (eq. 11). Other programs' weights come without it."""

@@ -113,7 +113,7 @@ class TFCSegmenter(nn.Module):
         self.decode_head = DecodeHead(backbone.channels, config.embed_dim, config.num_classes)
         self.update = SparseUpdate(config.embed_dim, config.heads, config.points, config.ffn_dim)
         doubted = [number for number, thing in enumerate(config.things) if thing in config.doubted]
-        self.things = Things(len(config.things), doubted) if config.things else None
+        self.things = Things(len(config.things), doubted, len(config.rivals)) if config.things else None
         self.folded_values = nn.ModuleList()
         self.folded_similarity = nn.ModuleList()
 
@@ -152,7 +152,7 @@ class TFCSegmenter(nn.Module):
         if options.things_share:
             assert self.things is not None
             leads = options.things_share * self.things(images)
-            parts.append(as_logits(leads, self.config.things, logits.shape))
+            parts.append(as_logits(leads, (*self.config.rivals, *self.config.things), logits.shape))
         return reduce(Tensor.add_, parts).to(logits.dtype)
 
     def embed(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:

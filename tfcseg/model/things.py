@@ -1,18 +1,23 @@
 """A second network for things (ours, not the paper's).
 
 The image network has seen few animals, vehicles and pieces of furniture. DeepLabv3 with MobileNetV2, trained on many,
-sees keyframes at half the size. How much it prefers a thing t to the background is added to the logit of its class c:
+sees keyframes at half the size. How much it prefers a thing t to the background and to the thing's rivals r is added to
+the logit of its class c:
 
-    y'_c = y_c + share · resize(max(−doubt_t, u_t − u_background))
+    lead_t = max(−doubt_t, weight_t · (u_t − max(u_background, u_r, …)))
+    y'_c = y_c + share · resize(lead_t)
 
-The doubt is `DOUBT` for things that the image network has learned from this one alone and often sees where there are
-none (animals, vehicles), and 0 for others. The map is coarse. People and cars, which the image network finds and draws
-better, are therefore left out.
+Things that the image network has learned from this one alone and often sees where there are none (animals, vehicles)
+are doubted: doubt and weight are `DOUBT` and `WEIGHT`, for others 0 and 1. The map is coarse. Rivals, people and cars,
+which the image network finds and draws better, therefore gain nothing. But they lose what the best thing gains, or the
+legs of a dog would be people:
+
+    y'_r = y_r − share · resize(max(0, lead_t, …))
 
 Weights come from a published TensorFlow Lite file (tfcseg/training/teachers.py), where norms are merged into the
 convolutions.
 
-Shapes: B images, C channels, T things, K classes, h w positions, one at every 16th pixel.
+Shapes: B images, C channels, R rivals, T things, K classes, h w positions, one at every 16th pixel.
 """
 
 from __future__ import annotations
@@ -50,16 +55,21 @@ STAGES = (
 )
 HEAD_CHANNELS = 256
 
-DOUBT = 2.0
-"""What a doubted thing's logit loses at most."""
+DOUBT, WEIGHT = 3.0, 1.5
+"""What a doubted thing's logit loses at most, and the weight of its lead."""
 
 
 class Things(nn.Module):
-    """The second network, with ``things`` outputs beside the background; it doubts those whose numbers are given."""
+    """The second network, with outputs for the background, ``rivals`` and ``things``; it doubts things whose numbers
+    are given."""
 
-    def __init__(self, things: int, doubted: Collection[int] = ()) -> None:
+    def __init__(self, things: int, doubted: Collection[int] = (), rivals: int = 0) -> None:
         super().__init__()
-        self._least = [-DOUBT if number in doubted else 0.0 for number in range(things)]
+        self._least, self._weights = (
+            [given if number in doubted else usual for number in range(things)]
+            for given, usual in ((-DOUBT, 0.0), (WEIGHT, 1.0))
+        )
+        self._rivals = rivals
         self.stem = _conv(3, STEM_CHANNELS, 3, stride=2)
         blocks, channels = [], STEM_CHANNELS
         for stage in STAGES:
@@ -69,11 +79,11 @@ class Things(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.here, self.picture = _conv(channels, HEAD_CHANNELS), _conv(channels, HEAD_CHANNELS)
         self.joined = _conv(2 * HEAD_CHANNELS, HEAD_CHANNELS)
-        self.classifier = _conv(HEAD_CHANNELS, 1 + things)
+        self.classifier = _conv(HEAD_CHANNELS, 1 + rivals + things)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W), normalised to about −1…1, sides multiples of 16 → leads over the background (B, T, h, w)
-        from minus the doubt on."""
+        """Images (B, 3, H, W), normalised to about −1…1, sides multiples of 16 → (B, R + T, h, w): what rivals lose, at
+        most 0, and leads of things, from minus the doubt on."""
         # As in training, sides are 16 n + 1, so that there are positions at the first and at the last pixel.
         x = convolve(F.pad(images, (0, 1, 0, 1), mode="replicate"), self.stem, "relu6")
         for block in self.blocks:
@@ -82,8 +92,11 @@ class Things(nn.Module):
         here = convolve(x, self.here, "relu6")
         joined = torch.cat([picture.expand_as(here), here], dim=1).contiguous(memory_format=torch.channels_last)
         joined = convolve(joined, self.joined, "relu6")
-        background, things = convolve(joined, self.classifier).tensor_split([1], dim=1)
-        return torch.maximum(things - background, things.new_tensor(self._least).view(-1, 1, 1))
+        others, things = convolve(joined, self.classifier).tensor_split([1 + self._rivals], dim=1)
+        least, weights = (things.new_tensor(each).view(-1, 1, 1) for each in (self._least, self._weights))
+        leads = torch.maximum(weights * (things - others.amax(dim=1, keepdim=True)), least)
+        losses = -leads.amax(dim=1, keepdim=True).clamp_min(0)
+        return torch.cat([losses.expand(-1, self._rivals, -1, -1), leads], dim=1)
 
 
 class _Block(nn.Module):
@@ -112,7 +125,7 @@ def _conv(
 
 
 def as_logits(leads: Tensor, classes: Sequence[int], shape: torch.Size) -> Tensor:
-    """What ``leads`` (B, T, h, w) of things, each one of the ``classes``, add to logits of ``shape`` (B, K, H, W)."""
+    """What ``leads`` (B, R + T, h, w), each of one of the ``classes``, add to logits of ``shape`` (B, K, H, W)."""
     total = leads.new_zeros(shape[0], shape[1], *leads.shape[2:])
     total = total.index_add(1, torch.tensor(classes, device=leads.device), leads)
     total = total.contiguous(memory_format=torch.channels_last)

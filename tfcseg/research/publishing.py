@@ -31,7 +31,7 @@ from tfcseg.weights.registry import read_registry, write_registry
 SCORES = ("miou", "vc8", "vc16")
 
 DRAWN_BETTER = ("person", "car")
-"""Things that the second network leaves to the image network, which finds and draws them better."""
+"""Rivals in the second network: the image network finds and draws them better."""
 
 _CENTRED = ((126.5, 128.5), (126.5, 128.5))  # mean and std of pixels that become −1…1
 
@@ -119,9 +119,9 @@ def add_things(weights: Path, source: str | Path, out: Path) -> ModelCard:
     """Write the model ``weights`` with a second network to ``out``; returns its card.
 
     ``source``: a TensorFlow Lite file of DeepLabv3 with MobileNetV2 and Pascal VOC's classes, or a model that has such
-    a network. Its things are used that the model has as classes, except `DRAWN_BETTER`. Those that ADE20K's teachers do
-    not know are doubted, since models learn them from this network. Raises WeightsError if the model's pixels are not
-    −1…1, it has none of the classes, or the source has no second network, DataError for another file.
+    a network. Its things are used that the model has as classes; `DRAWN_BETTER` are rivals. Things that ADE20K's
+    teachers do not know are doubted, since models learn them from this network. Raises WeightsError if the model's
+    pixels are not −1…1, it has none of the classes, or the source has no second network, DataError for another file.
     """
     model = load_model(weights, device="cpu", precision="fp32", fold=False)
     numbers = model.card.preprocessing
@@ -129,19 +129,22 @@ def add_things(weights: Path, source: str | Path, out: Path) -> ModelCard:
         if not all(low <= value <= high for value in values):
             raise WeightsError(f"{model.card.name} has a mean of {numbers.mean}; the second network needs about 127.5")
     names, found = _read_things(source)
-    used = [at for at, name in enumerate(names) if name in model.labels.names and name not in DRAWN_BETTER]
+    known = [at for at, name in enumerate(names) if name in model.labels.names]
+    rivals = [at for at in known if names[at] in DRAWN_BETTER]
+    used = [at for at in known if at not in rivals]
     if not used:
         raise WeightsError(f"{model.card.name} has no class that is a thing of {source}")
     network = model.network
-    network.things = Things(len(used))
+    network.things = Things(len(used), rivals=len(rivals))
     state = found.state_dict()
-    chosen = {name: state[name][[0, *used]] for name in state if name.startswith("classifier.")}
+    chosen = {name: state[name][[0, *rivals, *used]] for name in state if name.startswith("classifier.")}
     network.things.load_state_dict({**state, **chosen})
     things = tuple(model.labels.index(names[at]) for at in used)
     config = network.config = replace(
         network.config,
         things=things,
         doubted=tuple(number for number in things if model.labels.names[number] not in ADE31.names),
+        rivals=tuple(model.labels.index(names[at]) for at in rivals),
         defaults=replace(network.config.defaults, things_share=1.0),
     )
     origin = f"{trained_on_without_things(model.card)}{THINGS_OF}{Path(source).stem}"[-TEXT_LIMIT:]
@@ -159,7 +162,7 @@ def _read_things(source: str | Path) -> tuple[list[str], Things]:
     model = load_model(source, device="cpu", precision="fp32", fold=False)
     if model.network.things is None:
         raise WeightsError(f"{model.card.name} has no second network; give tfc-mosaic, or a .tflite file")
-    return [VOC21[0], *(model.labels.names[number] for number in model.card.config.things)], model.network.things
+    return [VOC21[0], *(name for name, _ in _outputs(model))], model.network.things
 
 
 CLASSIFIER = "decode_head.classifier."
@@ -185,10 +188,12 @@ def average(models: Sequence[LoadedModel], shares: Sequence[float]) -> dict[str,
     return mean
 
 
-def _things(model: LoadedModel) -> list[tuple[str, bool]]:
-    """Names of the second network's things, and whether each is doubted."""
+def _outputs(model: LoadedModel) -> list[tuple[str, str]]:
+    """Names of the second network's rivals and things, and what each is."""
     config = model.card.config
-    return [(model.labels.names[number], number in config.doubted) for number in config.things]
+    kinds = [(number, "rival") for number in config.rivals]
+    kinds += [(number, "doubted" if number in config.doubted else "thing") for number in config.things]
+    return [(model.labels.names[number], kind) for number, kind in kinds]
 
 
 def _shapes(model: LoadedModel) -> dict[str, torch.Size]:
@@ -219,7 +224,7 @@ def average_files(out: Path, parts: Sequence[str]) -> ModelCard:
         models.append(load_model(path, device="cpu", precision="fp32", fold=False))
     first = models[0]
     for model in models:
-        if _shapes(model) != _shapes(first) or _things(model) != _things(first):
+        if _shapes(model) != _shapes(first) or _outputs(model) != _outputs(first):
             raise WeightsError(
                 f"{model.card.name} has another network than {first.card.name}, or another second one; average runs of "
                 "one model"

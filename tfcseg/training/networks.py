@@ -116,7 +116,7 @@ def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tu
     if card.labels.names == labels.names and not network.config.things:
         return network, card
     defaults = replace(network.config.defaults, things_share=0.0)
-    config = replace(network.config, num_classes=len(labels), things=(), doubted=(), defaults=defaults)
+    config = replace(network.config, num_classes=len(labels), things=(), doubted=(), rivals=(), defaults=defaults)
     grown = build_segmenter(config)
     known = [(labels.names.index(name), own) for own, name in enumerate(card.labels.names) if name in labels.names]
     state = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("things.")}

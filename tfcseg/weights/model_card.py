@@ -122,9 +122,9 @@ def _config(values: dict[str, object]) -> ModelConfig:
         raise ValueError(f"repairs must be true or false, not {_shown(repairs)}")  # noqa: TRY004  # as above
     defaults = {field.name: _default(field, values.pop(field.name)) for field in MODEL_FIELDS if field.name in values}
     curve = _sequence("evidence", values.pop("evidence", list(EVIDENCE)), len(EVIDENCE))
-    things, doubted = (
+    things, doubted, rivals = (
         tuple(_integer(key, value, 0, NO_CLASS) for value in _sequence(key, values.pop(key, [])))
-        for key in ("things", "doubted")
+        for key in ("things", "doubted", "rivals")
     )
     _require_keys(values, set(_CONFIG_BOUNDS))
     config = ModelConfig(
@@ -134,12 +134,15 @@ def _config(values: dict[str, object]) -> ModelConfig:
         evidence=tuple(_number("evidence", value, 0, 1) for value in curve),
         things=things,
         doubted=doubted,
+        rivals=rivals,
         **{key: _integer(key, values[key], *bounds) for key, bounds in _CONFIG_BOUNDS.items()},
     )
-    if any(number >= config.num_classes for number in config.things):
-        raise ValueError(f"things are classes 0 to {config.num_classes - 1}, not {max(config.things)}")
-    if config.defaults.things_share and not config.things:
-        raise ValueError("things_share needs things")
+    if any(number >= config.num_classes for number in (*things, *rivals)):
+        raise ValueError(f"things and rivals are classes 0 to {config.num_classes - 1}, not {max(*things, *rivals)}")
+    if double := set(things) & set(rivals):
+        raise ValueError(f"class {min(double)} cannot be a thing and a rival")
+    if (config.defaults.things_share or rivals) and not things:
+        raise ValueError("things_share and rivals need things")
     if unknown := set(doubted) - set(things):
         raise ValueError(f"doubted things must be things, not {min(unknown)}")
     if config.embed_dim % config.heads:
