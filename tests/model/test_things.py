@@ -220,6 +220,18 @@ def test_cards_with_impossible_things_are_refused(tmp_path, change, words):
         save_model(tmp_path / "bad.safetensors", build_segmenter(config), card)
 
 
+@pytest.mark.parametrize(
+    "change", [{"doubted": ()}, {"things": (4, 1), "doubted": (), "rivals": (3,)}, {"things": (4, 3, 1), "rivals": ()}]
+)
+def test_models_with_other_things_are_not_averaged(tmp_path, change):
+    """Their tensors have the same shapes."""
+    for name, config in (("a", MODEL.card.config), ("b", dataclasses.replace(MODEL.card.config, **change))):
+        card = dataclasses.replace(MODEL.card, name=name, config=config)
+        save_model(tmp_path / name, build_segmenter(config), card)
+    with pytest.raises(WeightsError, match="b has another network than a, or another second one"):
+        publishing.average_files(tmp_path / "out", [f"{tmp_path / name}=1" for name in "ab"])
+
+
 def test_training_starts_without_it():
     network = build_segmenter(MODEL.card.config)
     origin = dataclasses.replace(MODEL.card, trained_on="photos; things: voc; then clips")
