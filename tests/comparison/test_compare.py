@@ -13,10 +13,13 @@ from tests.helpers.media import LOSSLESS, write_video
 from tests.helpers.tiny_model import moving_images, write_tiny_model
 from tests.helpers.vspw_fixture import make_vspw, write_predictions
 from tfcseg.comparison import compare
-from tfcseg.comparison.plan import Plan
+from tfcseg.comparison.plan import Plan, count_gflops
+from tfcseg.inference.options import checked_options
+from tfcseg.media.images import read_image
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import open_frames, probe, read_frames
 from tfcseg.media.source import Source
+from tfcseg.weights.loading import load_model
 
 FRAMES, RATE = 12, 5
 KEYS = {
@@ -332,6 +335,17 @@ def test_a_vspw_folder_is_scored_in_every_mode(root, label_map, weights, tmp_pat
     alone = result_of(call("eval", root, *options))
     assert all(found["modes"]["tfc"][score] == pytest.approx(alone[score], abs=1e-5) for score in SCORES)
     assert found["modes"]["tfc"]["vc8"] != found["modes"]["image"]["vc8"]
+
+
+def test_arithmetic_of_a_vspw_folder_is_counted_on_whole_intervals(root, label_map, weights, tmp_path):
+    """Adaptive keyframes are up to 16 frames apart; of one video, consecutive intervals count."""
+    options = ["-m", weights, "--label-map", label_map, "--limit", 1, "--modes", "tfc", "--json"]
+    done = call("compare", root, *options, "--sides", "both", "--keyframes", "adaptive", "-o", tmp_path / "out")
+    model = load_model(weights, device="cpu")
+    images = [read_image(path) for path in sorted((root / "data" / "0_hills" / "origin").iterdir())]
+    wanted = count_gflops(model, checked_options(model, sides="both", keyframes="adaptive"), [images[:16], images[16:]])
+    found = result_of(done)["modes"]["tfc"]
+    assert {key: found[key] for key in wanted} == pytest.approx(wanted, abs=1e-6)
 
 
 def test_predictions_of_another_program_are_the_baseline_of_a_vspw_folder(root, label_map, weights, tmp_path):

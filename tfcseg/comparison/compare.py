@@ -57,7 +57,7 @@ from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
 SIDE_BY_SIDE, DIFFERENCES = "side_by_side.mp4", "differences"
-_FLOP_SAMPLES = 3  # number of intervals, spread over the video or at the beginnings of videos, to count FLOPs on
+_FLOP_SAMPLES = 3  # number of intervals, spread over the video or from the beginnings of videos, to count FLOPs on
 _MAX_PICTURES = 6
 
 
@@ -312,7 +312,7 @@ def compare_dataset(
         loaded = open_model(model, device)
         runs = plan.runs(loaded)
         clear()
-        samples = _beginnings(dataset, scope, max(options.keyframe_interval for options in runs.values()))
+        samples = _samples(dataset, scope, max(options.longest_interval for options in runs.values()))
 
         def score(name: str, predictions: Predictions) -> Evaluation:
             flow = plan.flow_consistency
@@ -345,12 +345,13 @@ def _results_of_dataset(folder: Path, plan: Plan) -> list[str]:
     return [COMPARE_JSON, COMPARE_HTML, *(f"{run}/{name}" for run in runs for name in RESULT_FILES)]
 
 
-def _beginnings(dataset: VspwDataset, scope: Scope, interval: int) -> list[list[Image]]:
-    count = min(interval, MAX_SAMPLE)
-    beginnings = (
-        list(itertools.islice(dataset.readable_images(name), count)) for name in dataset.videos[: scope.limit]
-    )
-    samples = list(itertools.islice(filter(None, beginnings), _FLOP_SAMPLES))
+def _samples(dataset: VspwDataset, scope: Scope, interval: int) -> list[list[Image]]:
+    """Intervals from the beginnings of videos; if these are few, consecutive ones."""
+    count, names = min(interval, MAX_SAMPLE), dataset.videos[: scope.limit]
+    each = -(-_FLOP_SAMPLES // max(1, len(names)))
+    beginnings = map(dataset.readable_images, names)
+    parts = (list(itertools.islice(images, count)) for images in beginnings for _ in range(each))
+    samples = list(itertools.islice(filter(None, parts), _FLOP_SAMPLES))
     if not samples:
         raise dataset.no_image()
     return samples
