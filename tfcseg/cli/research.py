@@ -305,7 +305,7 @@ def add_things(
 ) -> None:
     """Add a second network for animals and vehicles to a model.
 
-    It also finds furniture: all classes of Pascal VOC that the model has, but people and cars.
+    It also finds furniture: all classes of Pascal VOC that the model has. People and cars become their rivals.
 
     Example: tfcseg research add-things my.safetensors tfc-mosaic m2.safetensors
     """

@@ -110,7 +110,7 @@ class InferenceOptions:
         float,
         Option(
             "What the network at half the size decides about large areas: 0 (nothing, the paper) to 1. Finds large "
-            "things in close-ups, for a quarter more time per keyframe.",
+            "things in close-ups, for at most a quarter more time per keyframe.",
             low=0,
             high=1,
             value_of_paper=0.0,
@@ -119,8 +119,8 @@ class InferenceOptions:
     things_share: Annotated[
         float,
         Option(
-            "What the model's second network, for animals, vehicles and furniture, adds to their logits: 0 (nothing, "
-            "the paper) to 1. For models that have one.",
+            "How much the model's second network raises or lowers logits of animals, vehicles and furniture, and "
+            "lowers those of people and cars there: 0 (not at all, the paper) to 1. For models that have one.",
             low=0,
             high=1,
             value_of_paper=0.0,

@@ -163,7 +163,7 @@ class ResultOptions:
 class SteadyOptions:
     """Masks of another program, and what they are."""
 
-    masks: Annotated[Path | None, Option("Folder of the masks: one PNG per frame.", default_text="required")] = None
+    masks: Annotated[Path | None, Option("Folder of the masks: one PNG per frame (required).", default_text="")] = None
     probabilities: Annotated[
         Path | None, Option("Folder with a .npy or .npz of class probabilities for each mask.", default_text="none")
     ] = None
