@@ -85,6 +85,10 @@ def test_help_states_the_bounds_of_what_nobody_could_guess(name):
         (InferenceOptions(keyframe_interval=0), "keyframe interval 0 is not between 1 and 1000"),
         (InferenceOptions(half_size_share=1.5), "half size share 1.5 is not between 0 and 1"),
         (ResultOptions(alpha=-1), "alpha -1 is not between 0 and 1"),
+        (InferenceOptions(keyframe_interval=2.5), "keyframe interval is 2.5, not a whole number"),
+        (InferenceOptions(size=True), "size is True, not a whole number"),
+        (InferenceOptions(threshold="0.5"), "threshold is '0.5', not a number"),
+        (ResultOptions(unsure="a"), "unsure is 'a', not a number"),
     ],
 )
 def test_what_is_not_allowed_is_said_in_one_line(options, message):

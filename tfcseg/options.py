@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
+from numbers import Integral, Real
 from typing import Any, TypeAlias, cast, get_args, get_type_hints
 
 from tfcseg.errors import UsageError
@@ -60,12 +61,17 @@ class Declared:
         return next(iter(self.option.flags), f"--{self.name.replace('_', '-')}").partition("/")[0]
 
     def check(self, value: Any, *, by_flag: bool = False) -> None:
-        """Raise UsageError unless ``value`` is one of the choices and within bounds; ``by_flag`` names the option."""
+        """Raise UsageError unless ``value`` is one of the choices and a number within bounds; ``by_flag`` names the
+        option."""
         option, words = self.option, self.name.replace("_", " ")
         if option.choices and not option.is_list and value not in option.choices:
             raise UsageError(f"no {words} {value!r}; {hint(str(value), option.choices)}")
         if option.low is None:
             return
+        is_whole = self.type in (int, int | None)
+        kind: Any = Integral if is_whole else Real
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise UsageError(f"{words} is {value!r}, not a {'whole ' if is_whole else ''}number")
         named = f"{self.flag if by_flag else words} {value:g}"
         if option.high is not None and not option.low <= value <= option.high:
             raise UsageError(f"{named} is not between {option.low:g} and {option.high:g}")

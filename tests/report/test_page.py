@@ -388,7 +388,7 @@ def test_the_source_is_shown_only_if_a_browser_may_play_it(tmp_path, monkeypatch
 
 def test_masks_are_shown_as_they_were_given_and_steadied(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    report = replace(make_report(masks="masks"), steady=SteadyFacts("my masks", 2, 0, 0.1, 0.9))
+    report = replace(make_report(masks="masks"), steady=SteadyFacts("my masks", 255, 2, 0, 0.1, 0.9))
     (tmp_path / "out").mkdir()
     write_page(tmp_path / "out" / "report.html", report, record(2), ["a 0.png", "a 1.png"])
     shown = {view["key"]: view for view in Page(tmp_path / "out" / "report.html").data["views"]}

@@ -242,6 +242,10 @@ def test_mattes_find_the_source_or_say_what_is_missing(clip, out, tmp_path):
     done = call("export", out, *matte)
     assert done.returncode == 1
     assert "'gone.mp4' is not there, and mattes need the source's pixels; give it with --source" in done.error
+    longer = write_video(tmp_path / "longer.mp4", moving_images(FRAMES + 1, (48, 64)))
+    done = call("export", out, *matte, "--source", longer)
+    assert done.returncode == 1
+    assert done.error.endswith(f"has more than the {FRAMES} frames of the masks; is it the same video?")
     assert call("export", out, *matte, "--source", clip).returncode == 0
     shutil.copy(clip, out / "source.mp4")  # what --copy-source writes
     assert call("export", out, *matte).returncode == 0

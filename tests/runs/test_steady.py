@@ -103,6 +103,29 @@ def test_masks_of_0_and_255_have_no_void(tmp_path, model):
     given = write_masks(tmp_path / "given", masks, MaskForm("L", 8))
     assert run(clip(tmp_path / "a.mkv"), given, tmp_path / "out", model).returncode == 0
     assert np.array_equal(steadied(tmp_path / "out")[5], masks[0])
+    assert exported_areas(tmp_path / "out") == areas_of(masks[0], {"0": 0, "255": 255})
+
+
+def exported_areas(out):
+    """Shares of classes in all frames as exported, by the names in the report."""
+    assert call("export", out, "--to", "areas").returncode == 0
+    row = next(csv.DictReader((out / "areas.csv").read_text().splitlines()))
+    names = [each["name"] for each in json.loads((out / "report.json").read_bytes())["classes"]]
+    return {name: float(row[name]) for name in names}
+
+
+def areas_of(mask, names):
+    return {name: pytest.approx((mask == value).mean(), abs=1e-6) for name, value in names.items()}
+
+
+def test_values_are_exported_as_the_report_names_them(tmp_path, model):
+    """255 is a class where another value is void, and void is not exported."""
+    masks = [np.where(mask == 2, np.uint8(0), np.uint8(255)) for mask in flickering(2)]
+    for mask in masks:
+        mask[:8] = 7
+    given = write_masks(tmp_path / "given", masks, MaskForm("L", 8))
+    assert run(clip(tmp_path / "a.mkv"), given, tmp_path / "out", model, "--void", "0").returncode == 0
+    assert exported_areas(tmp_path / "out") == areas_of(np.stack(masks), {"254 or 255": 255, "7": 7})
 
 
 def test_void_stays_void_and_spreads_nowhere(tmp_path, model):

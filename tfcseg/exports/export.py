@@ -31,6 +31,8 @@ from tfcseg.options import OnProgress
 
 logger = logging.getLogger(__name__)
 
+_IS_IT = "is it the same video?"
+
 _AT_ONCE = 4
 """Classes whose videos are encoded in one pass: bounds memory and processes, whatever the number of classes."""
 
@@ -213,6 +215,8 @@ def _write_some_mattes(video: LabelledVideo, classes: Sequence[int], scratch: Pa
                 matte.write(cv2.merge([mask, mask, mask]))
                 cutout.write(cut_out(image, mask))
             yield number + 1
+        if next(images, None) is not None:
+            raise InputError(f"the source has more than the {len(video.masks)} frames of the masks; {_IS_IT}")
 
 
 def cut_out(image: Image, mask: Labels) -> Image:
@@ -225,8 +229,8 @@ def cut_out(image: Image, mask: Labels) -> Image:
 def _next_image(images: Iterator[Image], number: int, frames: int, size: tuple[int, int]) -> Image:
     image = next(images, None)
     if image is None:
-        raise InputError(f"the source ends after {number} frames, there are masks of {frames}; is it the same video?")
+        raise InputError(f"the source ends after {number} frames, there are masks of {frames}; {_IS_IT}")
     if image.shape[:2] != size:
         found, wanted = (f"{width}×{height}" for height, width in (image.shape[:2], size))
-        raise InputError(f"frame {number} of the source is {found}, its mask {wanted}; is it the same video?")
+        raise InputError(f"frame {number} of the source is {found}, its mask {wanted}; {_IS_IT}")
     return image

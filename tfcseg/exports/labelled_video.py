@@ -38,6 +38,8 @@ class LabelledVideo:
     pixel_aspect: Fraction = Fraction(1)
     names: Sequence[str] = ()  # files of the frames, if each has its own
     labels: LabelSet
+    values: NDArray[np.uint8] | None = None
+    """(256,) label of each value in the masks, if they differ."""
     shown: NDArray[np.bool_]  # (K,) flags of the classes to export
     open_images: Callable[[], AbstractContextManager[Iterator[Image]]]
     """Opens the frames themselves, (H, W, 3) RGB, from the first one."""
@@ -58,7 +60,7 @@ class LabelledVideo:
 
     def read_labels(self) -> Iterator[Labels]:
         """(H, W) of each frame, some read ahead; DataError for a missing, damaged or foreign one."""
-        found = (read_labels(path, self.size, self.labels) for path in self.masks)
+        found = (read_labels(path, self.size, self.labels, self.values) for path in self.masks)
         with closing(prefetch(found, most_waiting(*self.size))) as read:
             yield from read
 
@@ -69,9 +71,9 @@ class LabelledVideo:
         return np.asarray(cv2.LUT(labels, table), dtype=np.uint8)
 
 
-def read_labels(path: Path, size: tuple[int, int], labels: LabelSet) -> Labels:
-    """(H, W) of one frame; DataError for a file that is missing, damaged or foreign."""
-    found = read_mask(path)
+def read_labels(path: Path, size: tuple[int, int], labels: LabelSet, values: NDArray[np.uint8] | None = None) -> Labels:
+    """(H, W) of one frame, looked up in ``values``; DataError for a file that is missing, damaged or foreign."""
+    found = read_mask(path) if values is None else np.asarray(cv2.LUT(read_mask(path), values), np.uint8)
     if found.shape != size:
         raise DataError(f"mask {str(path)!r} is {found.shape[1]}×{found.shape[0]}, the video is {size[1]}×{size[0]}")
     unknown = count_values(found)[len(labels) : NO_CLASS]

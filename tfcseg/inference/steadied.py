@@ -70,12 +70,19 @@ def shown_classes(masks: MaskFolder) -> LabelSet:
         colours = np.frombuffer(masks.form.palette, np.uint8)
         for value, colour in enumerate(colours[: len(colours) // 3 * 3].reshape(-1, 3)[:NO_CLASS].tolist()):
             palette[value] = (colour[0], colour[1], colour[2])
-    for value, given in masks.classes.colours.items():
-        if value < NO_CLASS:
-            palette[value] = given
+        if masks.has_class_255 and len(colours) == 3 * 256:
+            palette[-1] = (int(colours[-3]), int(colours[-2]), int(colours[-1]))
+    for value, given in sorted(masks.classes.colours.items()):
+        if value < NO_CLASS or masks.has_class_255:
+            palette[min(value, NO_CLASS - 1)] = given
+    given_names = dict(masks.classes.names)
+    if masks.has_class_255:  # shown as 254, which masks of 0 and 255 do not have
+        unnamed = f"{NO_CLASS}" if masks.void is None else f"{NO_CLASS - 1} or {NO_CLASS}"
+        both = [given_names[value] for value in (NO_CLASS - 1, NO_CLASS) if value in given_names]
+        given_names[NO_CLASS - 1] = " or ".join(both) or unnamed
     names: list[str] = []
     for value in range(NO_CLASS):
-        name = masks.classes.names.get(value, f"{value}")
+        name = given_names.get(value, f"{value}")
         names.append(f"{name} ({value})" if name in names else name)
     return LabelSet("masks", tuple(names), tuple(palette))
 

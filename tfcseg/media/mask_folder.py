@@ -86,14 +86,25 @@ class MaskFolder:
         return f"{before}{first + index:0{digits}d}.png"
 
     def shown(self, mask: Mask) -> NDArray[np.uint8]:
-        """(H, W) labels for drawing a ``mask``, 255 for void; ids of instances share 253 colours."""
+        """(H, W) labels for drawing a ``mask``, as in `values_as_labels`."""
         if mask.dtype == np.uint8 and self.void == _UNLABELLED:
             return np.asarray(mask, np.uint8)
-        values = np.arange(1 << (8 * mask.dtype.itemsize))
-        table = np.where(values < 254, values, 1 + values % 253) if mask.dtype == np.uint16 else values.clip(max=254)
-        if self.void is not None:
-            table[self.void] = _UNLABELLED
-        return np.asarray(look_up(table.astype(np.uint8), mask), np.uint8)
+        return np.asarray(look_up(values_as_labels(8 * mask.dtype.itemsize, self.void), mask), np.uint8)
+
+    @property
+    def has_class_255(self) -> bool:
+        """Whether 8-bit masks have 255 as a class, shown as 254."""
+        return self.form.dtype == np.uint8 and self.void != _UNLABELLED
+
+
+def values_as_labels(bits: int, void: int | None) -> NDArray[np.uint8]:
+    """(2^bits,) label that draws each value of a mask: 255 for void. Ids of instances share 253 colours; of 8 bits, 255
+    is 254, if it is a class."""
+    values = np.arange(1 << bits)
+    table = np.where(values < 254, values, 1 + values % 253) if bits > 8 else values.clip(max=254)
+    if void is not None:
+        table[void] = _UNLABELLED
+    return table.astype(np.uint8)
 
 
 def open_masks(folder: Path, info: VideoInfo, classes_json: Path | None = None, void: int | None = None) -> MaskFolder:

@@ -129,6 +129,7 @@ class SteadyFacts:
     """Masks that were made steady, as they were given."""
 
     masks: str  # folder
+    void: int | None  # value of pixels without a class
     given: int  # how many frames had one
     filled: int  # how many frames without one got one
     label_change: float | None  # means over frames, as in StabilityFacts

@@ -11,6 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tfcseg.errors import DataError, UsageError
 from tfcseg.exports import FILE_NAMES, MATTE_NAME
 from tfcseg.exports.export import Exported, check_formats, check_names, export
@@ -19,7 +22,7 @@ from tfcseg.files import claimed_files, read_json_object
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Image, prefetch_frames
 from tfcseg.media.images import natural_key
-from tfcseg.media.mask_folder import classes_of, read_classes
+from tfcseg.media.mask_folder import classes_of, read_classes, values_as_labels
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
@@ -92,7 +95,8 @@ def export_run(
         raise UsageError(f"{str(folder)!r} has no report.json that says its frame rate; give it with --fps")
     files = _names_of(out, masks)
     check_names(options.formats, files)
-    labels = options.coloured(_labels_of(out, report))
+    values = _values_of(report)
+    labels = options.coloured(_labels_of(out, report, is_shown=values is not None))
     height, width = read_mask(masks[0]).shape
     video = LabelledVideo(
         masks=masks,
@@ -101,6 +105,7 @@ def export_run(
         pixel_aspect=_fraction(facts.get("pixel_aspect")) or Fraction(1),
         names=files,
         labels=labels,
+        values=values,
         shown=options.visible(labels),
         open_images=_images_of(out, facts, source, rate, must_exist="matte" in options.formats),
     )
@@ -164,9 +169,19 @@ def _images_of(
     return partial(open_images, out.source)
 
 
-def _labels_of(out: OutputDir, report: Mapping[str, Any]) -> LabelSet:
-    """The classes that a run wrote; of given masks whose values have no names, the values that its report lists."""
-    if report.get("steady") and not out.classes_json.exists():
+def _values_of(report: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+    """(256,) label of each value in steadied masks, as the report names them; None if they are the same."""
+    steady = report.get("steady")
+    void = steady.get("void", NO_CLASS) if isinstance(steady, dict) else NO_CLASS
+    if void == NO_CLASS or not (void is None or (isinstance(void, int) and 0 <= void < NO_CLASS)):
+        return None
+    return values_as_labels(8, void)
+
+
+def _labels_of(out: OutputDir, report: Mapping[str, Any], *, is_shown: bool) -> LabelSet:
+    """The classes that a run wrote; of given masks whose values have no names, or whose labels are as they were shown,
+    those that its report lists."""
+    if report.get("steady") and (is_shown or not out.classes_json.exists()):
         known = classes_of(report.get("classes"), out.report_json)
     else:
         known = read_classes(out.path, out.classes_json)

@@ -173,6 +173,7 @@ def _input_facts(job: Job, writer: ResultWriter, live: NewestFrames | None) -> I
 def _steady_facts(masks: MaskFolder, summary: Summary) -> SteadyFacts:
     return SteadyFacts(
         masks=str(masks.path),
+        void=masks.void,
         given=len(masks.files),
         filled=summary.filled,
         label_change=summary.mean("label_change_before"),
