@@ -122,7 +122,7 @@ def test_results_are_those_of_one_process(clips, weights, cluster, tmp_path):
 
 
 def test_a_run_goes_on_when_its_worker_dies(weights, tmp_path):
-    clip = write_video(tmp_path / "clip.mp4", moving_images(300, (48, 64)))
+    clip = write_video(tmp_path / "clip.mp4", moving_images(600, (48, 64)))
     out = tmp_path / "shared" / "clip"
     killed = []
 
