@@ -207,6 +207,7 @@ def test_weights_are_saved_and_read_again(tmp_path):
     ("change", "words"),
     [
         ({"things": (2, 5)}, "things and rivals are classes 0 to 4, not 5"),
+        ({"things": (5,), "doubted": (), "rivals": ()}, "things and rivals are classes 0 to 4, not 5"),
         ({"rivals": (6,)}, "things and rivals are classes 0 to 4, not 6"),
         ({"rivals": (4, 1)}, "class 1 cannot be a thing and a rival"),
         ({"doubted": (3, 2)}, "doubted things must be things, not 2"),

@@ -66,17 +66,17 @@ def steadied_frames(
 def shown_classes(masks: MaskFolder) -> LabelSet:
     """Names and colours that labels are drawn with: those of the masks as far as they have any."""
     palette = list(distinct_palette(NO_CLASS))
+    most = NO_CLASS + masks.has_class_255  # of 8 bits, 255 is shown as 254
     if masks.form.palette is not None:
         colours = np.frombuffer(masks.form.palette, np.uint8)
-        for value, colour in enumerate(colours[: len(colours) // 3 * 3].reshape(-1, 3)[:NO_CLASS].tolist()):
-            palette[value] = (colour[0], colour[1], colour[2])
-        if masks.has_class_255 and len(colours) == 3 * 256:
-            palette[-1] = (int(colours[-3]), int(colours[-2]), int(colours[-1]))
+        for value, colour in enumerate(colours[: len(colours) // 3 * 3].reshape(-1, 3)[:most].tolist()):
+            palette[min(value, NO_CLASS - 1)] = (colour[0], colour[1], colour[2])
     for value, given in sorted(masks.classes.colours.items()):
-        if value < NO_CLASS or masks.has_class_255:
+        if value < most:
             palette[min(value, NO_CLASS - 1)] = given
     given_names = dict(masks.classes.names)
-    if masks.has_class_255:  # shown as 254, which masks of 0 and 255 do not have
+    if masks.has_class_255:
+        # Without void, values without names are 0 and 255 alone.
         unnamed = f"{NO_CLASS}" if masks.void is None else f"{NO_CLASS - 1} or {NO_CLASS}"
         both = [given_names[value] for value in (NO_CLASS - 1, NO_CLASS) if value in given_names]
         given_names[NO_CLASS - 1] = " or ".join(both) or unnamed

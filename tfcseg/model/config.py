@@ -34,7 +34,7 @@ class ModelConfig:
     things: tuple[int, ...] = ()
     """Classes of the second network's things, one each; without any there is no second network (model/things.py)."""
     doubted: tuple[int, ...] = ()
-    """Those of ``things`` whose logits it may lower."""
+    """Those of ``things`` whose logits it may lower, and which weigh more."""
     rivals: tuple[int, ...] = ()
     """Classes that the second network only compares with things: what a thing gains, they lose."""
     repairs: bool = True

@@ -65,10 +65,8 @@ class Things(nn.Module):
 
     def __init__(self, things: int, doubted: Collection[int] = (), rivals: int = 0) -> None:
         super().__init__()
-        self._least, self._weights = (
-            [given if number in doubted else usual for number in range(things)]
-            for given, usual in ((-DOUBT, 0.0), (WEIGHT, 1.0))
-        )
+        self._least = [-DOUBT if number in doubted else 0.0 for number in range(things)]
+        self._weights = [WEIGHT if number in doubted else 1.0 for number in range(things)]
         self._rivals = rivals
         self.stem = _conv(3, STEM_CHANNELS, 3, stride=2)
         blocks, channels = [], STEM_CHANNELS

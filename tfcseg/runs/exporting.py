@@ -173,9 +173,8 @@ def _values_of(report: Mapping[str, Any]) -> NDArray[np.uint8] | None:
     """(256,) label of each value in steadied masks, as the report names them; None if they are the same."""
     steady = report.get("steady")
     void = steady.get("void", NO_CLASS) if isinstance(steady, dict) else NO_CLASS
-    if void == NO_CLASS or not (void is None or (isinstance(void, int) and 0 <= void < NO_CLASS)):
-        return None
-    return values_as_labels(8, void)
+    differs = void is None or (isinstance(void, int) and 0 <= void < NO_CLASS)
+    return values_as_labels(8, void) if differs else None
 
 
 def _labels_of(out: OutputDir, report: Mapping[str, Any], *, is_shown: bool) -> LabelSet:

@@ -137,8 +137,8 @@ def _config(values: dict[str, object]) -> ModelConfig:
         rivals=rivals,
         **{key: _integer(key, values[key], *bounds) for key, bounds in _CONFIG_BOUNDS.items()},
     )
-    if any(number >= config.num_classes for number in (*things, *rivals)):
-        raise ValueError(f"things and rivals are classes 0 to {config.num_classes - 1}, not {max(*things, *rivals)}")
+    if (greatest := max((*things, *rivals), default=0)) >= config.num_classes:
+        raise ValueError(f"things and rivals are classes 0 to {config.num_classes - 1}, not {greatest}")
     if double := set(things) & set(rivals):
         raise ValueError(f"class {min(double)} cannot be a thing and a rival")
     if (config.defaults.things_share or rivals) and not things:
