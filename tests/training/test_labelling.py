@@ -11,13 +11,13 @@ import pytest
 from tests.helpers.media import run_ffmpeg, write_clip, write_rotated
 from tests.helpers.tiny_teacher import BACKGROUND, BLUE, GREEN, RED, write_teacher
 from tfcseg.errors import DataError
+from tfcseg.media.images import read_image
 from tfcseg.media.reader import read_frames
 from tfcseg.training.labelling import (
     CLIP_SIDE_PX,
     STEADY_REACH,
     find_media,
     label_media,
-    read_rgb,
     save_rows,
     steadied,
     steady_labels,
@@ -132,7 +132,7 @@ def test_labels_are_made_once_and_a_killed_run_goes_on(tmp_path, teacher):
 
     def label(paths):
         told.clear()
-        return label_media(paths, [teacher], cache, workers=1, progress=lambda *counts: told.append(counts))
+        return label_media(paths, [teacher], cache, progress=lambda *counts: told.append(counts))
 
     stills = label([*images, broken])
     assert [still.source for still in stills] == images, "what cannot be read is left out"
@@ -172,7 +172,7 @@ def test_videos_become_frames_at_15_hz(tmp_path, teacher):
     run_ffmpeg(*["-f", "lavfi", "-i", "color=red:size=720x400:rate=30:duration=0.4", "-pix_fmt", "yuv420p"], video)
     empty = tmp_path / "empty.mp4"
     empty.write_bytes(b"")
-    clips = label_media([video, empty], [teacher], tmp_path / "cache", workers=1)
+    clips = label_media([video, empty], [teacher], tmp_path / "cache")
     (clip,) = clips  # of the empty one there is nothing to train on
     assert len(clip.frames) == 6, "0.4 s at 15 Hz"
     frame = cv2.imread(str(clip.frames[0]))
@@ -284,10 +284,10 @@ def test_frames_are_those_that_a_run_sees(tmp_path, teacher):
     """A video that was filmed upright with a turned camera, at 30 frames per second: every second frame, upright."""
     plain = write_clip(tmp_path / "plain.mp4", 12, size=(64, 48), rate="30")
     video = write_rotated(tmp_path / "turned.mp4", plain, 90)
-    (clip,) = label_media([video], [teacher], tmp_path / "cache", workers=1)
+    (clip,) = label_media([video], [teacher], tmp_path / "cache")
     wanted = [frame.image for frame in read_frames(video)][::2]
     for path, image in zip(clip.frames, wanted, strict=True):
-        assert np.abs(read_rgb(path).astype(int) - image).mean() < 4
+        assert np.abs(read_image(path).astype(int) - image).mean() < 4
 
 
 def test_a_single_frame_stays_as_it_is():
@@ -302,7 +302,7 @@ def test_names_that_are_no_utf8_are_read_like_others(tmp_path, teacher):
     image = write_image(tmp_path / "plain.png", quartered()).rename(folder / "\udcff.png")
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=size=120x90:rate=15:duration=0.2", tmp_path / "plain.mp4")
     video = (tmp_path / "plain.mp4").rename(folder / "\udcff.mp4")
-    still, clip = label_media([image, video], [teacher], folder / "cache", workers=1)
+    still, clip = label_media([image, video], [teacher], folder / "cache")
     assert quarter_labels(np.load(still.labels)) == QUARTERS
     assert len(clip.frames) == 3
-    assert read_rgb(clip.frames[0]).shape == (90, 120, 3)
+    assert read_image(clip.frames[0]).shape == (90, 120, 3)

@@ -20,7 +20,7 @@ from torch import nn
 from tests.helpers.tiny_model import NAMES, build_tiny_network
 from tests.helpers.tiny_training import SIDE, ColouredClips, build_trainer, run, step_records
 from tests.helpers.two_processes import TOGETHER
-from tfcseg.errors import DataError, TfcsegError, WeightsError
+from tfcseg.errors import DataError, InputError, TfcsegError, WeightsError
 from tfcseg.training.datasets import SampleStream, StillSource, Weighted
 from tfcseg.training.labelling import Taught
 from tfcseg.training.loop import Float32Conv2d, use_float32_depthwise
@@ -226,7 +226,7 @@ def test_bad_data_in_a_worker_process_is_one_line(folder):
     missing = Taught(folder / "gone.jpg", folder / "gone.npy")
     stream = SampleStream([StillSource(Weighted([missing]), 64)], [1], count=100, seed=0)
     trainer, _ = build_trainer(folder, train=stream, workers=1)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(InputError) as caught:
         run(trainer)
     assert str(caught.value) == f"{missing.source}: the image cannot be read: No such file or directory"
 

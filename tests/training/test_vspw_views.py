@@ -121,7 +121,7 @@ def source_of_stems(dataset, **options):
 
 def test_every_clip_of_a_split_has_the_same_chance(dataset, monkeypatch):
     seen: list[str] = []
-    read = "tfcseg.training.supervised.read_rgb"
+    read = "tfcseg.training.supervised.read_image"
     monkeypatch.setattr(read, lambda path: seen.append(str(path)) or np.zeros((36, 53, 3), np.uint8))
     source = source_of_stems(dataset)
     for seed in range(390):

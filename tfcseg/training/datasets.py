@@ -20,9 +20,10 @@ from torch.utils.data import Dataset
 
 from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import SCENES
+from tfcseg.media.images import read_image
 from tfcseg.training.augment import View, by_channels, distort_colours, draw_view, view_image, view_soft_labels
 from tfcseg.training.foreground import Photo, add_foreground
-from tfcseg.training.labelling import Taught, read_rgb
+from tfcseg.training.labelling import Taught
 from tfcseg.training.pseudo_clips import Labelled, pseudo_clip
 
 _MAX_STEP = 2
@@ -143,7 +144,7 @@ class ClipSource:
         numbers = [first + step * i for i in range(self._length)]
         if rng.random() < 0.5:
             numbers.reverse()
-        images = [read_rgb(clip.frames[n]) for n in numbers]
+        images = [read_image(clip.frames[n]) for n in numbers]
         size = images[0].shape[:2]
         view = draw_view(rng, size, self._crop)
         labels = np.load(clip.labels, mmap_mode="r")
@@ -166,7 +167,7 @@ class PseudoClipSource:
 
 
 def _read(still: Taught) -> Labelled:
-    return read_rgb(still.source), np.load(still.labels)
+    return read_image(still.source), np.load(still.labels)
 
 
 def _collage(quarters: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import DataError, InputError
+from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, SCENES, VOC21
-from tfcseg.media.reader import probe
 from tfcseg.media.source import absolute
 from tfcseg.model.options import KEYFRAME_INTERVAL
 from tfcseg.options import OnStep
@@ -19,7 +18,7 @@ from tfcseg.spelling import count_of
 from tfcseg.training.datasets import ClipSource, CollageSource, PseudoClipSource, Source, StillSource, Weighted
 from tfcseg.training.foreground import PERSON, PLANT
 from tfcseg.training.fusion import fuse_media, is_street
-from tfcseg.training.labelling import Taught, examine, find_media, image_defect, is_image, label_media, refuse
+from tfcseg.training.labelling import Taught, defect_of, examine, find_media, label_media, refuse
 from tfcseg.training.recipes import Material, TrainOptions
 from tfcseg.training.teachers import taught_labels, teachers_by_classes
 from tfcseg.training.truth import mask_of
@@ -54,7 +53,7 @@ def distilled_material(
     Raises DataError for damaged files, unless ``skip_bad``.
     """
     found = find_media(media)
-    examined = list(zip(found, examine(_defect, found), strict=True))
+    examined = list(zip(found, examine(defect_of, found), strict=True))
     defects = [f"{path}: {defect}" for path, defect in examined if defect]
     sound = [path for path, defect in examined if not defect]
     if not skip_bad:
@@ -95,16 +94,6 @@ def distilled_material(
         seen += f", {drawn.sum()} of them with masks drawn by people"
     description = f"distilled from {', '.join(path.stem for path in teachers)} on {seen}"
     return Material(sources, shares, validation, labels, description, left_out=defects + unlabelled)
-
-
-def _defect(path: Path) -> str | None:
-    if is_image(path):
-        return image_defect(path)
-    try:
-        probe(path)
-    except InputError as error:
-        return str(error).removeprefix(f"{path}: ")
-    return None
 
 
 def _label(media: Sequence[Path], teachers: Sequence[Path], cache: Path, progress: OnStep) -> list[Taught]:

@@ -10,6 +10,7 @@ Layout of the cache (whatever is deleted is made again):
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
@@ -18,7 +19,7 @@ from functools import partial
 from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO, TypeVar
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ from tfcseg.errors import DataError, InputError
 from tfcseg.interrupts import ignore_interrupts
 from tfcseg.machine import available_cores
 from tfcseg.media.images import read_image
-from tfcseg.media.reader import open_frames
+from tfcseg.media.reader import open_frames, probe
 from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from tfcseg.options import OnStep
 from tfcseg.spelling import first_of
@@ -77,12 +78,7 @@ def is_image(path: Path) -> bool:
 
 
 def label_media(
-    media: Sequence[Path],
-    teachers: Sequence[Path],
-    cache: Path,
-    *,
-    workers: int | None = None,
-    progress: OnStep = lambda done, total: None,
+    media: Sequence[Path], teachers: Sequence[Path], cache: Path, *, progress: OnStep = lambda done, total: None
 ) -> list[Taught]:
     """Label the images and videos that are not in the cache yet; return all labelled media.
 
@@ -96,9 +92,9 @@ def label_media(
         jobs.append((path, cache / "stills" / f"{key}.npy" if is_image(path) else cache / "clips" / key / _OF_CLIP))
     missing = [job for job in jobs if not _is_complete(job[1])]
     if missing:
-        count = workers or available_cores()
+        workers = min(available_cores(), len(missing))
         # Forking a process that runs torch threads may deadlock.
-        with ProcessPoolExecutor(count, get_context("spawn"), _start_worker, (tuple(teachers),)) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (tuple(teachers),)) as pool:
             for done, _ in enumerate(pool.map(_label_file, missing, chunksize=1), start=1):
                 progress(done, len(missing))
     return [
@@ -141,7 +137,7 @@ def _label_file(job: tuple[Path, Path]) -> None:
             labels.parent.mkdir(exist_ok=True)
             save_rows(labels, steadied(_labelled_frames(source, labels.parent)))
         else:
-            save_labels(labels, soft_labels(_worker_teachers, read_rgb(source), tiles=True))
+            save_labels(labels, soft_labels(_worker_teachers, read_image(source), tiles=True))
 
 
 def save_labels(path: Path, array: NDArray[np.uint8]) -> None:
@@ -185,14 +181,6 @@ def _labelled_frames(video: Path, folder: Path) -> Iterator[tuple[NDArray[np.uin
             yield image, soft_labels(_worker_teachers, image, tiles=False)
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Read an image file as (H, W, 3) uint8 RGB; DataError if it cannot be read."""
-    try:
-        return read_image(path)
-    except InputError as error:
-        raise DataError(str(error)) from None
-
-
 def steady_labels(frames: Sequence[NDArray[np.uint8]], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Apply `steadied` to labels (T, h, w, K) in memory."""
     return np.stack(list(steadied(zip(frames, labels, strict=True))))
@@ -205,48 +193,38 @@ def steadied(labelled: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) ->
     (DIS flow at twice the grid), except where forward and backward flow differ by more than a cell. Holds few frames.
     """
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    window: list[_Seen] = []
-    at = 0  # position of the next frame in the window
+    window: deque[_Seen] = deque(maxlen=2 * STEADY_REACH + 1)
     for frame, labels in labelled:
         height, width = labels.shape[:2]
         gray = as_bytes(cv2.cvtColor(cv2.resize(frame, (2 * width, 2 * height)), cv2.COLOR_RGB2GRAY))
-        window.append(_Seen(gray, labels))
-        if at + STEADY_REACH < len(window):
-            yield _averaged(dis, window, at)
-            at += 1
-        if at > STEADY_REACH:
-            del window[0]
-            at -= 1
-    for rest in range(at, len(window)):
-        yield _averaged(dis, window, rest)
+        window.append((gray, labels))
+        if len(window) > STEADY_REACH:
+            yield _averaged(dis, window, len(window) - 1 - STEADY_REACH)
+    for last in range(max(0, len(window) - STEADY_REACH), len(window)):
+        yield _averaged(dis, window, last)
 
 
-class _Seen(NamedTuple):
-    small: NDArray[np.uint8]
-    """(2 h, 2 w) gray, for optical flow."""
-    labels: NDArray[np.uint8]
+_Seen = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""A frame as (2 h, 2 w) gray, for optical flow, and its labels."""
 
 
 def _averaged(dis: cv2.DISOpticalFlow, window: Sequence[_Seen], at: int) -> NDArray[np.uint8]:
     """Average the labels of frame ``at`` with those of its neighbours in the window."""
-    height, width = window[at].labels.shape[:2]
+    gray, labels = window[at]
+    height, width = labels.shape[:2]
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    total = window[at].labels.astype(np.float32)
+    total = labels.astype(np.float32)
     weight = np.ones((height, width, 1), np.float32)
-    for other in range(max(0, at - STEADY_REACH), min(len(window), at + STEADY_REACH + 1)):
-        if other == at:
+    warp = partial(cv2.remap, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    for number, (other_gray, other_labels) in enumerate(window):
+        if number == at or abs(number - at) > STEADY_REACH:
             continue
-        there = _grid_flow(dis, window[at].small, window[other].small)
-        back = _grid_flow(dis, window[other].small, window[at].small)
+        there, back = _grid_flow(dis, gray, other_gray), _grid_flow(dis, other_gray, gray)
         map_x, map_y = columns + there[..., 0], rows + there[..., 1]
-        returned = cv2.remap(back, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) + there
+        returned = warp(back, map_x, map_y) + there
         inside = (map_x >= 0) & (map_x <= width - 1) & (map_y >= 0) & (map_y <= height - 1)
         trusted = (inside & (np.hypot(returned[..., 0], returned[..., 1]) < 1.0))[..., None].astype(np.float32)
-        warp = partial(
-            cv2.remap, map1=map_x, map2=map_y, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        moved = by_channels(warp, window[other].labels)
-        total += moved * trusted
+        total += by_channels(partial(warp, map1=map_x, map2=map_y), other_labels) * trusted
         weight += trusted
     return np.asarray(np.rint(total / weight), np.uint8)
 
@@ -266,9 +244,12 @@ _WHOLE = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
 """First and last bytes of complete JPEG and PNG files."""
 
 
-def image_defect(path: Path) -> str | None:
-    """Describe what is wrong with an image file; None if nothing is. Only unusual files are decoded."""
+def defect_of(path: Path) -> str | None:
+    """Describe what is wrong with an image or a video; None if nothing is. Only unusual images are decoded."""
     try:
+        if not is_image(path):
+            probe(path)
+            return None
         with path.open("rb") as file:
             first = file.read(4)
             size = file.seek(0, 2)

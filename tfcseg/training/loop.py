@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from tfcseg.errors import DataError, TfcsegError, WeightsError
+from tfcseg.errors import TfcsegError, WeightsError
 from tfcseg.files import replace_atomically
 from tfcseg.interrupts import noted_interrupts, unseen_interrupts
 from tfcseg.model.options import CORRELATIONS, PAPER_OPTIONS
@@ -272,9 +272,10 @@ def load_batches(
         with unseen_interrupts():
             batches = iter(loader)
         yield from batches
-    except DataError as error:
+    except TfcsegError as error:
         # Errors of worker processes arrive with a traceback in the message.
-        raise DataError(str(error).rstrip().rsplit(f"{DataError.__name__}: ", 1)[-1]) from None
+        kind = type(error)
+        raise kind(str(error).rstrip().rsplit(f"{kind.__name__}: ", 1)[-1]) from None
     except (OSError, RuntimeError):
         if not interrupted():
             raise

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from tfcseg.errors import DataError
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, open_vspw, read_target
 from tfcseg.labels.label_sets import NO_CLASS
+from tfcseg.media.images import read_image
 from tfcseg.model.options import KEYFRAME_INTERVAL
 from tfcseg.spelling import count_of
 from tfcseg.training.augment import View, view_hard_labels, view_image
 from tfcseg.training.datasets import Sample
-from tfcseg.training.labelling import examine, image_defect, read_rgb, refuse
+from tfcseg.training.labelling import defect_of, examine, refuse
 from tfcseg.training.recipes import Material, TrainOptions
 
 
@@ -75,7 +76,7 @@ class VspwClipSource:
         """
         run, first = self._starts[rng.integers(len(self._starts))]
         frames = run[first : first + self._length]
-        images = [read_rgb(image) for image, _ in frames]
+        images = [read_image(image) for image, _ in frames]
         targets = [read_target(mask, self._classes)[0] for _, mask in frames]
         crop, size = self._crop, self._short_side_px
         if self._is_augmented:
@@ -109,7 +110,7 @@ def find_sound_frames(dataset: VspwDataset) -> Sound:
 
 def _defect(frame: VspwFrame) -> str | None:
     for kind, path in (("image", frame.image), ("mask", frame.mask)):
-        defect = "missing" if path is None else image_defect(path)
+        defect = "missing" if path is None else defect_of(path)
         if defect:
             return f"{kind} {defect}"
     try:
