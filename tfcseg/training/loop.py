@@ -9,7 +9,7 @@ import pickle
 import signal
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +34,8 @@ from tfcseg.training.processes import copy_from_first, start_processes, sum_grad
 from tfcseg.training.recipes import TrainOptions
 from tfcseg.weights.loading import save_model
 from tfcseg.weights.model_card import ModelCard
+
+CHECKPOINT_FORMAT = "tfcseg-checkpoint-2"
 
 
 class Trainer:
@@ -84,7 +86,7 @@ class Trainer:
         After Ctrl-C or SIGTERM the step is finished, a checkpoint saved and KeyboardInterrupt raised.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.resume()
+        self._resume()
         started, first = time.perf_counter(), self.step
         interval: list[dict[str, float]] = []
         batch_numbers = range(self.step * self.world + self.rank, self.options.steps * self.world, self.world)
@@ -142,18 +144,14 @@ class Trainer:
         if not torch.isfinite(loss):
             raise TfcsegError(f"the loss is {loss.item()} at step {self.step}: start again with a lower --lr")
         if loss.requires_grad or self.world > 1:  # sparse attention alone has no gradient where nothing changed
-            self._descend(loss)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            sum_gradients(self.trained)
+            if self.options.max_gradient_norm is not None:
+                nn.utils.clip_grad_norm_(self.trained, self.options.max_gradient_norm)
+            self.optimizer.step()
         self._update_average()
-        shares = {name: sum_over_processes(losses[name].total.detach()) / totals[name] for name in losses}
-        return {name: float(value) for name, value in shares.items()}
-
-    def _descend(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        sum_gradients(self.trained)
-        if self.options.max_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(self.trained, self.options.max_gradient_norm)
-        self.optimizer.step()
+        return {name: float(sum_over_processes(losses[name].total.detach()) / totals[name]) for name in losses}
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -221,13 +219,29 @@ class Trainer:
             except RuntimeError as error:  # torch's way to report a full disk
                 raise OSError(str(error).splitlines()[0]) from None
 
-    def resume(self) -> None:
-        """Load the folder's checkpoint, if there is one; WeightsError if it was made with other options."""
+    def _resume(self) -> None:
+        """Load the folder's checkpoint, if there is one, running no code in it.
+
+        Raises WeightsError if it is none, or was made with other options or of another network.
+        """
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
-        state = read_checkpoint(path, asdict(self.options), self.network.state_dict(), self.device)
-        self.network.load_state_dict(state["network"])
+        state: Any = None
+        with suppress(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError):
+            if zipfile.is_zipfile(path):  # as torch.save writes; anything else would be an old-style pickle
+                state = torch.load(path, map_location=self.device, weights_only=True)
+        if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
+            raise WeightsError(f"{path} is not a tfcseg checkpoint, or a damaged one; train into another folder")
+        before, now = state["options"], asdict(self.options)
+        other = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
+        if other:
+            raise WeightsError(f"{path} was made with other options ({'; '.join(other)}); train into another folder")
+        try:
+            self.network.load_state_dict(state["network"])
+        except RuntimeError:
+            other_kind = f"{path} belongs to a network of another kind or size; train into another folder"
+            raise WeightsError(other_kind) from None
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best = int(state["step"]), float(state["best"])
@@ -320,44 +334,14 @@ def _parameter_groups(network: TFCSegmenter, options: TrainOptions) -> list[dict
     The paper does not state the rate of MSDA; here it is the head's.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    idle = ("update.",) if options.stage == "image" else ()  # step 1 has no frames between keyframes
     for name, parameter in network.named_parameters():
-        scale = 1.0 if name.startswith("backbone.") else options.head_rate_scale
-        decay = options.weight_decay if parameter.dim() > 1 else 0.0
-        idle = ("update.",) if options.stage == "image" else ()  # step 1 has no frames between keyframes
         if name.startswith((*idle, *options.frozen)):
             parameter.requires_grad_(False)
             continue
+        scale = 1.0 if name.startswith("backbone.") else options.head_rate_scale
+        decay = options.weight_decay if parameter.dim() > 1 else 0.0
         groups.setdefault((scale, decay), []).append(parameter)
     return [
         {"params": parameters, "scale": scale, "weight_decay": decay} for (scale, decay), parameters in groups.items()
     ]
-
-
-CHECKPOINT_FORMAT = "tfcseg-checkpoint-2"
-
-
-def read_checkpoint(
-    path: Path, options: Mapping[str, Any], network: Mapping[str, Tensor], device: torch.device
-) -> dict[str, Any]:
-    """Read a checkpoint, running no code in it.
-
-    Raises WeightsError if its options or tensors differ from ``options`` and ``network``.
-    """
-    state: Any = None
-    with suppress(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError):
-        # torch.save writes zip archives; anything else would be an old-style pickle.
-        if zipfile.is_zipfile(path):
-            state = torch.load(path, map_location=device, weights_only=True)
-    if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-        raise WeightsError(f"{path} is not a tfcseg checkpoint, or a damaged one; train into another folder")
-    saved = state["options"]
-    other = [f"{name} {saved[name]}, now {value}" for name, value in options.items() if saved.get(name, value) != value]
-    if other:
-        raise WeightsError(f"{path} was made with other options ({'; '.join(other)}); train into another folder")
-    if _shapes(state["network"]) != _shapes(network):
-        raise WeightsError(f"{path} belongs to a network of another kind or size; train into another folder")
-    return state
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items()}
