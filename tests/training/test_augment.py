@@ -110,7 +110,6 @@ def test_outside_of_the_source_there_is_no_label():
     labels = np.full((GRID, GRID, 3), 255, np.uint8)
     assert not view_soft_labels(labels, SOURCE, view).any()
     assert (view_hard_labels(blocks(*SOURCE), view) == 255).all()
-    assert (view_hard_labels(blocks(*SOURCE), view, ignore_index=77) == 77).all()
     assert (view_image(np.zeros((*SOURCE, 3), np.uint8), view) == (124, 116, 104)).all()
 
 

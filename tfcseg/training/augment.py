@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from tfcseg.labels.label_sets import NO_CLASS
 
 LABEL_STRIDE = 4
 """Stride of the network's logits, at which labels are sampled."""
@@ -21,7 +24,6 @@ SHORT_SIDE_RANGE_PX = (300, 1050)
 
 _MOST_CHANNELS = 128
 """OpenCV 5 takes no more: given more, it reads beyond the array without an error."""
-
 
 MOTION_SHARE, MOTION_RANGE_PX = 0.25, (3, 32)
 """Share of views with motion blur, as in videos, and its length (log-uniform). Else blurred grass is taken for fur."""
@@ -51,10 +53,7 @@ def draw_view(rng: np.random.Generator, source: Sequence[int], size: int) -> Vie
 
     Each kind of photometric distortion is applied independently of the others.
     """
-
-    def maybe(share: float, low: float, high: float, neutral: float) -> float:
-        return float(rng.uniform(low, high)) if rng.random() < share else neutral
-
+    maybe = partial(draw_at_times, rng)
     height, width = source
     step = min(source) / log_uniform(rng, SHORT_SIDE_RANGE_PX)  # source px per output px
     aspect = np.exp(rng.uniform(-0.2, 0.2))
@@ -81,6 +80,11 @@ def draw_view(rng: np.random.Generator, source: Sequence[int], size: int) -> Vie
         noise=maybe(0.25, 2, 20, 0.0),
         noise_seed=int(rng.integers(2**31)),
     )
+
+
+def draw_at_times(rng: np.random.Generator, share: float, low: float, high: float, neutral: float) -> float:
+    """Draw a number between two, in a ``share`` of the calls; otherwise it is ``neutral``."""
+    return float(rng.uniform(low, high)) if rng.random() < share else neutral
 
 
 def log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
@@ -165,10 +169,10 @@ def view_soft_labels(labels: NDArray[np.uint8], source: Sequence[int], view: Vie
     )
 
 
-def view_hard_labels(labels: NDArray[np.uint8], view: View, ignore_index: int = 255) -> NDArray[np.uint8]:
-    """(H, W) class map → (size, size), nearest; ``ignore_index`` beyond the border."""
+def view_hard_labels(labels: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+    """(H, W) class map → (size, size), nearest; NO_CLASS beyond the border."""
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    return as_bytes(cv2.warpAffine(labels, view.matrix, (view.size, view.size), flags=flags, borderValue=ignore_index))
+    return as_bytes(cv2.warpAffine(labels, view.matrix, (view.size, view.size), flags=flags, borderValue=NO_CLASS))
 
 
 def by_channels(function: Callable[[NDArray[np.uint8]], object], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:

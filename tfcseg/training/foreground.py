@@ -234,7 +234,7 @@ def _add_pot(photo: Photo, foot: Points, height: float, width: float) -> None:
     across = (np.arange(photo.side)[None, :, None] - foot[0]) / width
     colour = photo.draw_colour()
     light = 1 + rng.uniform(-0.8, 0.8) * across.clip(-0.5, 0.5)
-    blend(photo.image, area, np.clip(colour * light, 0, 255))
+    blend(photo.image, area, colour * light)
     photo.label(area, PLANT)
 
 
@@ -267,8 +267,8 @@ def _add_plinth(photo: Photo, panel: _Panel, free: Area) -> _Panel:
     colour = np.clip(rng.uniform(30, 200) + rng.normal(0, 15, 3), 0, 255)
     left, right = rng.uniform(0.7, 1.2, 2)
     light = np.linspace(left, right, side)[None, :, None] + rng.normal(0, 0.06, (side, side, 1))
-    blend(photo.image, np.minimum(area, free), np.clip(colour * light, 0, 255))
-    blend(photo.image, np.minimum(joints, free) // 2, np.clip(colour * rng.uniform(0.4, 1.2), 0, 255))
+    blend(photo.image, np.minimum(area, free), colour * light)
+    blend(photo.image, np.minimum(joints, free) // 2, colour * rng.uniform(0.4, 1.2))
     photo.label(np.minimum(area, free), _WALL)
     up = raised * (panel.top - panel.bottom)
     return panel._replace(bottom=panel.bottom + up, top=panel.top + up)
@@ -308,9 +308,9 @@ def _add_door(photo: Photo) -> None:
     free = photo.free_of_things()
     shade = np.linspace(rng.uniform(0.6, 1.4), 1, photo.side)[:, None, None]
     opacity = rng.uniform(0.3, 0.9) if is_glass else 1
-    blend(image, as_bytes(np.minimum(area, free) * opacity), np.clip(photo.draw_colour() * shade, 0, 255))
+    blend(image, as_bytes(np.minimum(area, free) * opacity), photo.draw_colour() * shade)
     if not is_glass:
-        blend(image, np.minimum(glass, free), np.clip(rng.uniform(60, 255) * shade + rng.normal(0, 8, 3), 0, 255))
+        blend(image, np.minimum(glass, free), rng.uniform(60, 255) * shade + rng.normal(0, 8, 3))
         blend(image, np.minimum(inset, free) // 2, photo.draw_colour())
     blend(image, np.minimum(frame, free), photo.draw_colour())
     photo.label(np.minimum(area, free), _DOOR)
@@ -341,9 +341,9 @@ def _add_seats(photo: Photo, draw_backdrop: Callable[[], Labelled]) -> None:
         panel.stroke(frame, (number / count, seat_up), (number / count, seat_up + 0.2), thin)
     colour = photo.draw_colour()
     shade = np.linspace(rng.uniform(0.6, 1.4), 1, photo.side)[:, None, None]
-    blend(image, backs, np.clip(colour * shade, 0, 255))
-    blend(image, np.minimum(slats, backs), np.clip(colour * rng.uniform(0.5, 1.2), 0, 255))
-    blend(image, seats, np.clip(colour * rng.uniform(0.6, 1.5), 0, 255))
+    blend(image, backs, colour * shade)
+    blend(image, np.minimum(slats, backs), colour * rng.uniform(0.5, 1.2))
+    blend(image, seats, colour * rng.uniform(0.6, 1.5))
     blend(image, frame, photo.draw_colour())
     cv2.fillConvexPoly(area, panel.corners((0, 1), (seat_up - 0.12, 0.95)), 255)
     photo.label(np.maximum.reduce([area, backs, frame]), _CHAIR)
@@ -392,7 +392,7 @@ def _add_pole(photo: Photo) -> None:
     if width > 3:  # light from one side
         shift = np.array([rng.choice((-0.25, 0.25)) * width, 0])
         _draw_line(lit, foot + shift, top + shift, 0.4 * width)
-        blend(photo.image, np.minimum(lit, area) // 2, np.clip(colour + rng.uniform(20, 90), 0, 255))
+        blend(photo.image, np.minimum(lit, area) // 2, colour + rng.uniform(20, 90))
     photo.label(area, _POLE, gain=2.0)
 
 

@@ -51,7 +51,9 @@ def pseudo_clip(
     if mask is not None:
         extent, centre = rng.uniform(0.15, 0.6), rng.uniform(0.1, 0.9, 2) * crop
         paste(rng, donor, mask, images, soft, extent=extent, centre=centre)
-    return [distort_colours(_noise(rng, image), first) for image in images], soft
+    # Sensor noise: identical frames would teach that w = 1 only for bit-equal images.
+    images = [add_noise(each, seed=int(rng.integers(2**31)), deviation=rng.uniform(0.5, 5.0)) for each in images]
+    return [distort_colours(image, first) for image in images], soft
 
 
 def _path(rng: np.random.Generator, view: View, length: int, shift_px: float, zoom: float) -> list[NDArray[np.float64]]:
@@ -132,10 +134,11 @@ def paste(
 
 
 def blend(image: NDArray[np.uint8], alpha: NDArray[np.uint8], colour: NDArray[Any]) -> None:
-    """Paint an image (S, S, 3) with a colour (3,), or one per pixel (S or 1, S or 1, 3), as opaque as ``alpha``."""
+    """Paint an image (S, S, 3) with a colour (3,), or one per pixel (S or 1, S or 1, 3), as opaque as ``alpha``.
+    Colours are clipped to 0…255."""
     here = covered_part(alpha)
     share = alpha[here][..., None].astype(np.float32) / 255
-    paint = np.broadcast_to(colour, image.shape)[here].astype(np.float32)
+    paint = np.broadcast_to(colour, image.shape)[here].clip(0, 255).astype(np.float32)
     image[here] = np.rint(image[here] * (1 - share) + paint * share).astype(np.uint8)
 
 
@@ -143,8 +146,3 @@ def covered_part(area: NDArray[np.uint8]) -> tuple[slice, slice]:
     """Rows and columns that hold all of an area."""
     x, y, width, height = cv2.boundingRect(area)
     return slice(y, y + height), slice(x, x + width)
-
-
-def _noise(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Add sensor noise to a frame; identical frames would teach that w = 1 only for bit-equal images."""
-    return add_noise(image, seed=int(rng.integers(2**31)), deviation=float(rng.uniform(0.5, 5.0)))

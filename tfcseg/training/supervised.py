@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.images import read_image
 from tfcseg.model.options import KEYFRAME_INTERVAL
 from tfcseg.spelling import count_of
-from tfcseg.training.augment import View, view_hard_labels, view_image
+from tfcseg.training.augment import View, draw_at_times, view_hard_labels, view_image
 from tfcseg.training.datasets import Sample
 from tfcseg.training.labelling import defect_of, examine, refuse
 from tfcseg.training.recipes import Material, TrainOptions
@@ -176,10 +177,7 @@ def _distorted(rng: np.random.Generator, view: View) -> View:
 
     SegFormer adds brightness before contrast. A view has contrast around 128, so its brightness has the difference.
     """
-
-    def maybe(low: float, high: float, neutral: float) -> float:
-        return float(rng.uniform(low, high)) if rng.random() < 0.5 else neutral
-
+    maybe = partial(draw_at_times, rng, 0.5)
     added, contrast = maybe(-32.0, 32.0, 0.0), maybe(0.5, 1.5, 1.0)
     return replace(
         view,
