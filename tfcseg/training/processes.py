@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -65,18 +65,14 @@ def first_process_first(task: Callable[[], _T]) -> _T:
         return task()
     # A separate group, since the default one times out after minutes.
     waiting = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
-    failed = torch.zeros(1)
-    try:
-        if dist.get_rank() == 0:
-            failed += 1
-            result = task()
-            failed.zero_()
-    finally:
-        dist.broadcast(failed, 0, group=waiting)
     if dist.get_rank() == 0:
+        result = task()
+        dist.barrier(waiting)
         return result
-    if failed:
-        raise FirstProcessError("the first process failed")
+    try:
+        dist.barrier(waiting)
+    except RuntimeError:  # the first has ended
+        raise FirstProcessError("the first process failed") from None
     return task()
 
 
@@ -103,12 +99,11 @@ def sum_over_processes(value: Tensor) -> Tensor:
     return total
 
 
-def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Replace every gradient by its sum over all processes, in one message."""
     if not dist.is_initialized():
         return
-    trainable = [p for p in parameters if p.requires_grad]
-    flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in trainable])
+    flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters])
     dist.all_reduce(flat)
-    for parameter, gradient in zip(trainable, torch.split(flat, [p.numel() for p in trainable]), strict=True):
+    for parameter, gradient in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
         parameter.grad = gradient.view_as(parameter).clone()
