@@ -27,7 +27,7 @@ from tfcseg.training.fusion import (
 from tfcseg.training.labelling import find_media, label_media
 from tfcseg.training.recipes import recipe_options
 from tfcseg.training.teachers import GRID, taught_labels
-from tfcseg.training.truth import is_mask, mask_of, read_truth
+from tfcseg.training.truth import is_mask, read_meanings, truth_of
 
 KNOWN = (20, 200, 30)
 """A colour that both tiny teachers call their class 2."""
@@ -190,10 +190,9 @@ def write_set(root, names, values, *, part="train", classes_in_part=False):
 @pytest.mark.parametrize("in_part", [False, True])
 def test_masks_are_found_beside_the_images(tmp_path, in_part):
     image = write_set(tmp_path, {"0": "void", "4": "cow", "5": "vegetation"}, (4, 5), classes_in_part=in_part)
-    mask = mask_of(image)
-    assert mask == tmp_path / "train" / "masks" / "one.png"
-    values, (classes, main) = read_truth(mask)
-    assert values[0, 0] == 4
+    truth = truth_of(image)
+    assert truth.mask == tmp_path / "train" / "masks" / "one.png"
+    classes, main = read_meanings(truth.classes)
     assert [SCENES.names[i] for i in np.nonzero(classes[4])[0]] == ["cow"]
     assert [SCENES.names[i] for i in np.nonzero(classes[5])[0]] == ["tree", "grass", "plant"]
     assert [SCENES.names[main[value]] for value in (4, 5)] == ["cow", "tree"]
@@ -205,34 +204,35 @@ def test_masks_are_found_beside_the_images(tmp_path, in_part):
     [({"3": "road", "7": "pavement"}, {"road"}), ({"3": "road", "7": "cow"}, {"road", "sidewalk", "floor"})],
 )
 def test_a_set_without_pavement_calls_all_paved_ground_road(tmp_path, names, meant):
-    classes = read_truth(mask_of(write_set(tmp_path, names, (3, 7))))[1].allowed
+    classes = read_meanings(truth_of(write_set(tmp_path, names, (3, 7))).classes).allowed
     assert {SCENES.names[i] for i in np.nonzero(classes[3])[0]} == meant
 
 
 def test_masks_are_not_trained_on(tmp_path):
     image = write_set(tmp_path, {"4": "cow"}, (4, 0))
-    assert is_mask(mask_of(image))
+    assert is_mask(truth_of(image).mask)
     assert find_media([tmp_path]) == [image]
 
 
 def test_an_image_without_class_names_has_no_mask(tmp_path):
     image = write_set(tmp_path, {"4": "cow"}, (4, 0))
     (tmp_path / "classes.json").unlink()
-    assert mask_of(image) is None
+    assert truth_of(image) is None
 
 
 @pytest.mark.parametrize("names", [{"four": "cow"}, {"256": "cow"}, {"4": 4}])
 def test_class_files_that_make_no_sense_are_named(tmp_path, names):
     image = write_set(tmp_path, names, (4, 0))
     with pytest.raises(DataError, match=r"classes\.json: .* is not a class id from 0 to 255 with a name"):
-        read_truth(mask_of(image))
+        read_meanings(truth_of(image).classes)
 
 
-def test_a_mask_in_colour_is_refused(tmp_path):
-    image = write_set(tmp_path, {"4": "cow"}, (4, 0))
-    cv2.imwrite(str(mask_of(image)), np.zeros((60, 80, 3), np.uint8))
+def test_a_mask_in_colour_is_refused(tmp_path, teachers):
+    image = write_set(tmp_path / "set", {"4": "cow"}, (4, 0))
+    cv2.imwrite(str(truth_of(image).mask), np.zeros((60, 80, 3), np.uint8))
+    scene, things = (label_media([image], [path], tmp_path / "cache") for path in teachers)
     with pytest.raises(DataError, match=r"one\.png' is a PNG of 8-bit RGB colour; masks are palette or 8-bit"):
-        read_truth(mask_of(image))
+        fuse_media(scene, things, tmp_path / "cache")
 
 
 # ---------------------------------------------------------------------------------------------------------- everything
@@ -267,7 +267,7 @@ def test_fusing_is_done_once_and_again_when_a_mask_changes(tmp_path, teachers):
     written_ns = first.stat().st_mtime_ns
     assert fuse_media(scene, things, tmp_path / "cache")[0].labels == first
     assert first.stat().st_mtime_ns == written_ns
-    cv2.imwrite(str(mask_of(image)), np.full((60, 80), 5, np.uint8))
+    cv2.imwrite(str(truth_of(image).mask), np.full((60, 80), 5, np.uint8))
     second = fuse_media(scene, things, tmp_path / "cache")[0].labels
     assert second != first
     assert np.load(second)[5, 5].argmax() == SCENES.index("sheep")

@@ -21,7 +21,7 @@ from tfcseg.training.fusion import fuse_media, is_street
 from tfcseg.training.labelling import Taught, defect_of, examine, find_media, label_media, refuse
 from tfcseg.training.recipes import Material, TrainOptions
 from tfcseg.training.teachers import taught_labels, teachers_by_classes
-from tfcseg.training.truth import mask_of
+from tfcseg.training.truth import truth_of
 
 HELD_OUT_EVERY = 50
 """Every 50th still is used for validation, not for training."""
@@ -67,7 +67,7 @@ def distilled_material(
     held_out, kept = stills[::HELD_OUT_EVERY], [s for i, s in enumerate(stills) if i % HELD_OUT_EVERY]
     if not kept:
         raise DataError(f"{len(stills)} readable images: at least 2 are needed (videos alone cannot validate)")
-    drawn = np.array([mask_of(still.source) is not None for still in kept])
+    drawn = np.array([truth_of(still.source) is not None for still in kept])
     weights = folder_weights([still.source for still in kept], options.folder_weights)
     clip_weights = folder_weights([clip.source for clip in clips], options.folder_weights)
     sources: list[Source]

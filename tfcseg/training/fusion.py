@@ -33,9 +33,10 @@ from numpy.typing import NDArray
 from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC21
 from tfcseg.machine import available_cores
+from tfcseg.media.masks import read_mask
 from tfcseg.options import OnStep
 from tfcseg.training.labelling import Taught, save_labels
-from tfcseg.training.truth import VOC_NAMES, Meanings, class_file, mask_of, read_truth
+from tfcseg.training.truth import VOC_NAMES, Meanings, Truth, read_meanings, truth_of
 
 SURE, DOUBTFUL = 0.8, 0.3
 """From the first value on, VOC's teacher overrules ADE31's; below the second it is ignored."""
@@ -218,12 +219,12 @@ def fuse_media(
     folder.mkdir(parents=True, exist_ok=True)
     things_of, street_of = ({each.source: each.labels for each in found} for found in (things, street))
     kept = [each for each in scene if each.source in things_of]
-    jobs: list[tuple[Sequence[Path], Path | None, Path]] = []
+    jobs: list[tuple[Sequence[Path], Truth | None, Path]] = []
     for each in kept:
         in_street = [street_of[each.source]] if each.source in street_of else []
         taught = (each.labels, things_of[each.source], *in_street)
-        mask = None if each.frames else mask_of(each.source)
-        jobs.append((taught, mask, folder / f"{_key(taught, mask)}.npy"))
+        truth = None if each.frames else truth_of(each.source)
+        jobs.append((taught, truth, folder / f"{_key(taught, truth)}.npy"))
     missing = [job for job in jobs if not job[-1].exists()]
     with ThreadPoolExecutor(available_cores()) as pool:  # NumPy releases the GIL
         for done, _ in enumerate(pool.map(lambda job: _fuse(*job), missing), start=1):
@@ -231,18 +232,17 @@ def fuse_media(
     return [replace(each, labels=target) for each, (*_, target) in zip(kept, jobs, strict=True)]
 
 
-def _key(taught: Sequence[Path], mask: Path | None) -> str:
+def _key(taught: Sequence[Path], truth: Truth | None) -> str:
     digest = hashlib.sha256(_VERSION)
     for labels in taught:
         # The names are hashes of teachers and source: the file's for stills, the folder's for clips.
         digest.update(f"{labels.parent.name}/{labels.name}\n".encode())
-    if mask is not None:
-        digest.update(mask.read_bytes())
-        digest.update(class_file(mask).read_bytes())
+    for file in truth or ():
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:24]
 
 
-def _fuse(files: Sequence[Path], mask: Path | None, target: Path) -> None:
+def _fuse(files: Sequence[Path], truth: Truth | None, target: Path) -> None:
     """Fuse labels of ADE31's teachers, of VOC's and, in streets, of Cityscapes', and write them to ``target``."""
     taught = [np.load(labels, mmap_mode="r") for labels in files]
     if len({labels.shape[:-1] for labels in taught}) > 1:
@@ -252,9 +252,9 @@ def _fuse(files: Sequence[Path], mask: Path | None, target: Path) -> None:
         save_labels(target, np.stack([to_bytes(_fused(*frame)) for frame in zip(*taught, strict=True)]))
         return
     fused = _fused(*taught)
-    if mask is not None:
-        values, meanings = read_truth(mask)
-        fused = follow_mask(fused, grid_mask(values, fused.shape[0]), meanings)
+    if truth is not None:
+        mask = grid_mask(read_mask(truth.mask), fused.shape[0])
+        fused = follow_mask(fused, mask, read_meanings(truth.classes))
     save_labels(target, to_bytes(fused))
 
 

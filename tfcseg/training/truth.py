@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from tfcseg.errors import DataError
 from tfcseg.files import read_json_object
 from tfcseg.labels.label_sets import DATA, SCENES
-from tfcseg.media.masks import read_mask
 
 VOC_NAMES = {
     "aeroplane": "airplane",
@@ -30,7 +29,6 @@ VOC_NAMES = {
 """SCENES' names of VOC's classes; all others have the same name, and background has none."""
 
 MASKS, IMAGES, CLASSES = "masks", "images", "classes.json"
-
 
 MEANINGS: Mapping[str, tuple[str, ...]] = {
     name: tuple(ours.split(", "))
@@ -46,6 +44,13 @@ PAVED = ("road", "sidewalk", "floor")
 """Meanings of "road" in a data set without pavement, which uses it for all paved ground."""
 
 
+class Truth(NamedTuple):
+    """A mask drawn by people, and the file that names its values."""
+
+    mask: Path
+    classes: Path
+
+
 class Meanings(NamedTuple):
     """Classes that each value of a mask may stand for, ``allowed`` (256, S), and the likeliest, ``main`` (256,)."""
 
@@ -53,30 +58,17 @@ class Meanings(NamedTuple):
     main: NDArray[np.intp]
 
 
-def mask_of(image: Path) -> Path | None:
+def truth_of(image: Path) -> Truth | None:
     """Find the mask of an image; None if it has none."""
     if image.parent.name != IMAGES:
         return None
-    mask = image.parent.parent / MASKS / f"{image.stem}.png"
-    return mask if mask.is_file() and find_classes(image.parent.parent) is not None else None
+    mask, classes = image.parent.parent / MASKS / f"{image.stem}.png", find_classes(image.parent.parent)
+    return Truth(mask, classes) if classes is not None and mask.is_file() else None
 
 
 def is_mask(image: Path) -> bool:
     """Whether an image file is a mask."""
     return image.parent.name == MASKS and (image.parent.parent / IMAGES).is_dir()
-
-
-def read_truth(mask: Path) -> tuple[NDArray[np.uint8], Meanings]:
-    """Read a mask (H, W) and the meanings of its values; DataError if it cannot be read."""
-    return read_mask(mask), _meanings_of(class_file(mask))
-
-
-def class_file(mask: Path) -> Path:
-    """Find the classes.json of a mask; DataError if there is none."""
-    file = find_classes(mask.parent.parent)
-    if file is None:
-        raise DataError(f"{mask} has no {CLASSES} in the folders above, which names its values")
-    return file
 
 
 def find_classes(part: Path) -> Path | None:
@@ -96,8 +88,11 @@ def read_classes(file: Path) -> dict[int, str]:
 
 
 @cache
-def _meanings_of(file: Path) -> Meanings:
-    """Meanings of the values in a classes.json: from the table, or classes of SCENES or VOC with the same names."""
+def read_meanings(file: Path) -> Meanings:
+    """Read the meanings of the values in a classes.json: from the table, or classes of SCENES or VOC of the same names.
+
+    Raises DataError for anything else.
+    """
     meanings = Meanings(np.zeros((256, len(SCENES)), np.bool_), np.zeros(256, np.intp))
     names = read_classes(file)
     knows_pavement = any("pavement" in name for name in names.values())
