@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -108,6 +109,16 @@ def test_media_are_found_in_folders_and_as_files(tmp_path):
     found = find_media([tmp_path / "b", tmp_path / "c.webp", tmp_path / "a"])
     wanted = ["b/1.png", "b/2.JPG", "b/3.tif", "c.webp", "a/clip.mp4", "a/tape.mts"]
     assert found == [tmp_path / name for name in wanted]
+
+
+def test_files_that_several_roots_hold_are_found_once(tmp_path, monkeypatch):
+    """Else two processes would write the same labels."""
+    (tmp_path / "halls").mkdir()
+    for name in ("1.png", "halls/2.png"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    found = find_media([tmp_path, Path("halls"), tmp_path / "1.png"])
+    assert [path.resolve() for path in found] == [tmp_path / "1.png", tmp_path / "halls" / "2.png"]
 
 
 def test_a_missing_root_is_named(tmp_path):

@@ -35,7 +35,7 @@ from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC2
 from tfcseg.machine import available_cores
 from tfcseg.media.masks import read_mask
 from tfcseg.options import OnStep
-from tfcseg.training.labelling import Taught, save_labels
+from tfcseg.training.labelling import Taught, save_labels, save_rows
 from tfcseg.training.truth import VOC_NAMES, Meanings, Truth, read_meanings, truth_of
 
 SURE, DOUBTFUL = 0.8, 0.3
@@ -248,8 +248,8 @@ def _fuse(files: Sequence[Path], truth: Truth | None, target: Path) -> None:
     if len({labels.shape[:-1] for labels in taught}) > 1:
         raise DataError(f"{files[0]} and {files[1]} do not label the same frames; delete both, label again")
     if taught[0].ndim == 4:
-        # Frame by frame: a whole clip in float32 would take gigabytes.
-        save_labels(target, np.stack([to_bytes(_fused(*frame)) for frame in zip(*taught, strict=True)]))
+        # Frame by frame: a whole clip would take gigabytes.
+        save_rows(target, (to_bytes(_fused(*frame)) for frame in zip(*taught, strict=True)))
         return
     fused = _fused(*taught)
     if truth is not None:

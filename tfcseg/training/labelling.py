@@ -58,7 +58,8 @@ class Taught:
 
 
 def find_media(roots: Sequence[Path]) -> list[Path]:
-    """List images, and then videos, below ``roots``, sorted, without hidden files and masks; DataError without any."""
+    """List images, and then videos, below ``roots``, sorted and once, without hidden files and masks; DataError if
+    there are none."""
     found: list[Path] = []
     for root in roots:
         if not root.exists():
@@ -69,7 +70,8 @@ def find_media(roots: Sequence[Path]) -> list[Path]:
         ]
     if not found:
         raise DataError(f"no images or videos below {', '.join(str(root) for root in roots)}")
-    return sorted(found, key=is_image, reverse=True)  # keeps the order of those that are equal
+    unique = {path.resolve(): path for path in found}.values()
+    return sorted(unique, key=is_image, reverse=True)  # keeps the order of those that are equal
 
 
 def is_image(path: Path) -> bool:
