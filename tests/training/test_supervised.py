@@ -62,6 +62,7 @@ def segformer(tmp_path_factory):
     network.config.id2label = {0: "tree", 1: "rug", 2: "sky"}
     folder = tmp_path_factory.mktemp("published") / "segformer-b0"
     network.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text('{"size": 512, "image_mean": [0.5, 0.5, 0.5]}')
     return folder
 
 
@@ -89,6 +90,7 @@ def test_a_published_segformer_gets_another_classifier(segformer):
         assert not torch.equal(ours[1], theirs[1])
     assert (card.labels, card.config) == (LABELS, ModelConfig("mit_b0", 64, 6, repairs=False))
     assert card.trained_on == "segformer-b0"
+    assert (card.preprocessing.mean, card.preprocessing.size) == ((127.5, 127.5, 127.5), 480)
     assert network.config == card.config
 
 

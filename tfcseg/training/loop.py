@@ -106,8 +106,7 @@ class Trainer:
                 if self.step % validate_every == 0 or last:
                     self._validate()
                 # All processes must stop at the same step, or the others would wait forever.
-                stop = bool(sum_over_processes(torch.tensor(float(interrupted()), device=self.device)) > 0)
-                if stop:
+                if sum_over_processes(torch.tensor(float(interrupted()), device=self.device)) > 0:
                     break
                 if self.step % checkpoint_every == 0 and not last:
                     self.save_checkpoint()

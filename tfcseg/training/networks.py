@@ -26,7 +26,6 @@ PREPROCESSING = {
 }
 """Preprocessing of each backbone's published weights; that of Mix Transformers is IMAGENET_PREPROCESSING."""
 
-
 THINGS_OF = "; things: "
 """What a card says before the name of its second network's file, behind what the model was trained on."""
 
@@ -34,7 +33,8 @@ THINGS_OF = "; things: "
 def start_network(
     backbone: str, labels: LabelSet, init: str | Path | None, *, embed_dim: int | None = None
 ) -> tuple[TFCSegmenter, ModelCard]:
-    """Network and card to start from: weights of ``init``, else ImageNet's for Lite0, else random.
+    """Network and card to start from: weights of ``init``, else ImageNet's for Lite0, else random. `trained_card`
+    replaces the card's name, licence and description.
 
     ``init`` is a tfcseg model; or a published SegFormer or ImageNet-trained Mix Transformer, as a file or a Hugging
     Face folder; or a published TensorFlow Lite file of MOSAIC's encoder. Classes of the same names keep their weights.
@@ -66,7 +66,18 @@ def start_network(
     if isinstance(network.backbone, Mosaic) and path is not None:
         taught = f"backbone: {path.stem}"
         load_mosaic_weights(network.backbone, path)
-    return network, _untrained_card(config, labels, taught)
+    card = ModelCard(
+        name="untrained",
+        config=config,
+        labels=labels,
+        preprocessing=PREPROCESSING.get(backbone, IMAGENET_PREPROCESSING),
+        trained_on=taught,
+        licence="",
+        measured={},
+        created_with="",
+        description="",
+    )
+    return network, card
 
 
 def start_supervised(
@@ -91,23 +102,7 @@ def _published_network(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, Mode
         return network, replace(card, trained_on=f"backbone: {path.resolve().name}")
     network = build_segmenter(found.card.config)
     network.load_state_dict(found.state_dict)
-    card = _untrained_card(found.card.config, found.card.labels, path.resolve().name)
-    return with_classes(network, card, labels)
-
-
-def _untrained_card(config: ModelConfig, labels: LabelSet, trained_on: str) -> ModelCard:
-    """Card of a network before its first step; ``trained_on`` describes its initial weights."""
-    return ModelCard(
-        name="untrained",
-        config=config,
-        labels=labels,
-        preprocessing=PREPROCESSING.get(config.backbone, IMAGENET_PREPROCESSING),
-        trained_on=trained_on,
-        licence="Apache-2.0",
-        measured={},
-        created_with=created_with(),
-        description="",
-    )
+    return with_classes(network, replace(found.card, trained_on=path.resolve().name), labels)
 
 
 def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
