@@ -121,11 +121,6 @@ def test_files_that_several_roots_hold_are_found_once(tmp_path, monkeypatch):
     assert [path.resolve() for path in found] == [tmp_path / "1.png", tmp_path / "halls" / "2.png"]
 
 
-def test_a_missing_root_is_named(tmp_path):
-    with pytest.raises(DataError, match="nowhere does not exist"):
-        find_media([tmp_path, tmp_path / "nowhere"])
-
-
 def test_a_folder_without_media_is_named(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(DataError, match=f"no images or videos below {tmp_path}"):

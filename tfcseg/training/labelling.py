@@ -62,8 +62,6 @@ def find_media(roots: Sequence[Path]) -> list[Path]:
     there are none."""
     found: list[Path] = []
     for root in roots:
-        if not root.exists():
-            raise DataError(f"{root} does not exist")
         files = [root] if root.is_file() else filter(Path.is_file, sorted(root.rglob("[!.]*")))
         found += [
             path for path in files if path.suffix.lower() in VIDEO_SUFFIXES or (is_image(path) and not is_mask(path))

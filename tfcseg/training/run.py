@@ -80,9 +80,9 @@ class TrainResult:
 class TrainPlan:
     """A request with every default filled in."""
 
-    is_supervised: bool
     options: TrainOptions
     teachers: Sequence[Path]
+    """None where a VSPW folder has labels."""
     cache: Path
     validate_every: int
     device: torch.device
@@ -124,12 +124,12 @@ def train(request: TrainRequest, listener: TrainListener | None = None) -> Train
 def _trainer(request: TrainRequest, plan: TrainPlan, listener: TrainListener) -> Trainer:
     """Prepare network, data and card. Weights are loaded first, so that errors appear before media are labelled."""
     torch.manual_seed(request.seed)
-    if plan.is_supervised:
-        labels, backbone = open_vspw(request.data[0], "train").labels, request.backbone or SUPERVISED_BACKBONE
-        network, start = start_supervised(backbone, labels, request.init, plan.options.short_side_px, request.embed_dim)
-    else:
+    if plan.teachers:
         labels, backbone = taught_labels(plan.teachers), request.backbone or DISTILLED_BACKBONE
         network, start = start_network(backbone, labels, request.init, embed_dim=request.embed_dim)
+    else:
+        labels, backbone = open_vspw(request.data[0], "train").labels, request.backbone or SUPERVISED_BACKBONE
+        network, start = start_supervised(backbone, labels, request.init, plan.options.short_side_px, request.embed_dim)
     if request.backbone not in {None, start.config.backbone}:
         raise UsageError(f"--init {request.init} has backbone {start.config.backbone}; leave --backbone out")
     material = first_process_first(lambda: _material(request, plan, partial(listener.on_progress, "labelling")))
@@ -137,7 +137,7 @@ def _trainer(request: TrainRequest, plan: TrainPlan, listener: TrainListener) ->
         listener.on_note(f"skipped: {defect}")
     if len(material.left_out) > _SHOWN:
         listener.on_note(f"skipped: {len(material.left_out) - _SHOWN} more")
-    if plan.is_supervised and not start.trained_on and not (request.output / "checkpoint.pt").exists():
+    if not (plan.teachers or start.trained_on) and not (request.output / "checkpoint.pt").exists():
         listener.on_note(f"{start.config.backbone} starts from random weights, the paper's from ImageNet's; see --init")
     name = request.name or request.output.resolve().name
     card = trained_card(start, material, plan.options, name=name, licence=request.licence)
@@ -158,7 +158,7 @@ def _trainer(request: TrainRequest, plan: TrainPlan, listener: TrainListener) ->
 
 
 def _material(request: TrainRequest, plan: TrainPlan, on_labelled: OnStep) -> Material:
-    if plan.is_supervised:
+    if not plan.teachers:
         return vspw_material(request.data[0], plan.options, skip_bad=request.skip_bad)
     media = (request.data, plan.teachers, plan.cache)
     return distilled_material(*media, plan.options, skip_bad=request.skip_bad, progress=on_labelled)
@@ -167,9 +167,10 @@ def _material(request: TrainRequest, plan: TrainPlan, on_labelled: OnStep) -> Ma
 def plan_training(request: TrainRequest) -> TrainPlan:
     """Plan a training run; UsageError if options contradict each other, DataError if data are missing."""
     check(request)
-    is_supervised = _is_supervised(request)
+    _check_data(request)
+    is_supervised = not request.teachers
     stage = request.stage or ("tfc" if is_supervised or request.init else "image")
-    _check_options(request, stage, is_supervised=is_supervised)
+    _check_options(request, stage)
     same = ("init", "steps", "batch", "learning_rate", "bce_weight", "seed")
     given = {
         "crop": request.crop or (SUPERVISED_CROP_PX if is_supervised else DISTILLED_CROP_PX),
@@ -182,7 +183,6 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     cores = max(1, available_cores() // processes_here())
     on_gpu = device.type != "cpu"
     return TrainPlan(
-        is_supervised=is_supervised,
         options=options,
         teachers=teacher_files(request.teachers or ()),
         cache=request.cache or request.output / "labels",
@@ -206,10 +206,10 @@ def training_precision(precision: str, device: torch.device) -> torch.dtype:
     return _PRECISIONS[precision]
 
 
-def _check_options(request: TrainRequest, stage: str, *, is_supervised: bool) -> None:
+def _check_options(request: TrainRequest, stage: str) -> None:
     """Raise UsageError for options that do not go together."""
     name, width, crop = request.name, request.embed_dim, request.crop
-    has_init = request.init is not None
+    has_init, is_supervised = request.init is not None, not request.teachers
     wrong = {
         f"--name must be one line of 1 to {NAME_LIMIT} characters": name is not None
         and not (0 < len(name) <= NAME_LIMIT and name.isprintable()),
@@ -245,8 +245,8 @@ def _folder_weight(text: str, data: Sequence[Path]) -> tuple[str, float]:
     return str(path), weight
 
 
-def _is_supervised(request: TrainRequest) -> bool:
-    """Whether the data have labels (a VSPW folder); otherwise teachers label them."""
+def _check_data(request: TrainRequest) -> None:
+    """Raise UsageError or DataError unless the data are a VSPW folder, or media without labels and with teachers."""
     for path in request.data:
         if not path.exists():
             raise DataError(f"{path} does not exist; give a VSPW folder, or images and videos with --teachers")
@@ -259,11 +259,9 @@ def _is_supervised(request: TrainRequest) -> bool:
                 # Frames of videos that are kept there would be trained on later.
                 if written is not None and written.resolve().is_relative_to(root.resolve()):
                     raise UsageError(f"{what} {written} is inside the data ({root}); choose another folder")
-        return False
-    if not labelled:
+    elif not labelled:
         raise UsageError(
             f"{request.data[0]} is not a VSPW folder ({LABEL_FILE} and data/); images and videos need --teachers"
         )
-    if len(request.data) > 1:
+    elif len(request.data) > 1:
         raise UsageError(f"one VSPW folder at a time, not {len(request.data)}")
-    return True
