@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from tests.helpers.tiny_model import BACKBONES, NAMES, build_tiny_network, tiny_card
 from tfcseg.model.backbones.mix_transformer import DropPath
 from tfcseg.training.datasets import Sample
 from tfcseg.training.loop import Trainer
+from tfcseg.training.objective import WeightedSum
 from tfcseg.training.recipes import TrainOptions
 
 SIDE = 64
@@ -93,3 +95,8 @@ def run(trainer: Trainer, **intervals: int) -> float:
 def step_records(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Records of steps, without validations."""
     return [record for record in records if "lr" in record]
+
+
+def mean_of(loss: WeightedSum) -> Tensor:
+    """Mean loss, as the trainer computes it."""
+    return loss.total / loss.weight.clamp_min(1e-6)

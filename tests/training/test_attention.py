@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.helpers.tiny_model import build_tiny_network, moving_clip
+from tests.helpers.tiny_training import mean_of
 from tfcseg.model.options import InferenceOptions
 from tfcseg.training import objective
 from tfcseg.training.objective import attention_losses, divergence, draw_points
@@ -79,8 +80,8 @@ def test_untrained_attention_is_as_far_from_the_network_as_interpolation(monkeyp
         plain = network.non_keyframes(images[:, 1:].flatten(0, 1), memory, options).logits
         own = network.image(images[:, 1:].flatten(0, 1))
     expected = divergence(*(x.permute(0, 2, 3, 1).flatten(0, 2) for x in (plain, own)))
-    assert expected.mean() > 0.01
-    assert found.mean().item() == pytest.approx(expected.mean().item(), rel=1e-4)
+    assert mean_of(expected) > 0.01
+    assert mean_of(found).item() == pytest.approx(mean_of(expected).item(), rel=1e-4)
 
 
 @pytest.mark.usefixtures("everywhere")
@@ -91,7 +92,7 @@ def test_attention_learns_what_the_network_says_and_nothing_else_changes():
     losses = []
     for step in range(60):
         torch.manual_seed(step)
-        loss = distillation(network, images, CORRELATIONS[step % 2]).mean()
+        loss = mean_of(distillation(network, images, CORRELATIONS[step % 2]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -104,5 +105,5 @@ def test_attention_learns_what_the_network_says_and_nothing_else_changes():
 def test_still_pictures_teach_nothing():
     images = clips()[:, :1].repeat(1, 3, 1, 1, 1)
     found = distillation(frozen_network(), images, "paper")
-    assert found.mean().item() == 0
+    assert mean_of(found).item() == 0
     assert found.weight.item() == 0

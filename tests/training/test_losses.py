@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.tiny_training import mean_of
 from tfcseg.training.objective import WeightedSum, grid_classes, hard_cross_entropy, similarity_loss, soft_cross_entropy
 
 
@@ -28,7 +29,7 @@ def test_soft_cross_entropy_by_hand():
     expected = 0.8 * -(0.8 * first[0] + 0.2 * first[1]) + 1.0 * -second[1]
     assert found.total.item() == pytest.approx(expected, rel=1e-5)
     assert found.weight.item() == pytest.approx(1.8)
-    assert found.mean().item() == pytest.approx(expected / 1.8, rel=1e-5)
+    assert mean_of(found).item() == pytest.approx(expected / 1.8, rel=1e-5)
 
 
 def test_positions_without_soft_label_count_nothing():
@@ -46,7 +47,7 @@ def test_positions_without_soft_label_count_nothing():
 
 def test_without_any_label_the_loss_is_zero_and_not_nan():
     nothing = soft_cross_entropy(torch.randn(1, 4, 2, 2), torch.zeros(1, 4, 2, 2, dtype=torch.uint8))
-    assert nothing.mean().item() == 0
+    assert mean_of(nothing).item() == 0
 
 
 def test_soft_loss_is_least_where_the_student_agrees():
@@ -71,7 +72,7 @@ def test_hard_cross_entropy_by_hand():
 def test_ignored_pixels_count_nothing():
     logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     labels = torch.full((2, 4, 4), 255)
-    assert hard_cross_entropy(logits, labels).mean().item() == 0
+    assert mean_of(hard_cross_entropy(logits, labels)).item() == 0
     labels[0, 1, 2] = 2
     one = hard_cross_entropy(logits, labels)
     assert one.weight.item() == 1
@@ -84,7 +85,7 @@ def test_logits_are_enlarged_to_the_labels():
     labels = torch.zeros(1, 8, 8, dtype=torch.long)
     found = hard_cross_entropy(logits, labels)
     assert found.weight.item() == 64
-    assert found.mean().item() == pytest.approx(-log_shares([1.0, -1.0])[0], rel=1e-5)
+    assert mean_of(found).item() == pytest.approx(-log_shares([1.0, -1.0])[0], rel=1e-5)
 
 
 # --------------------------------------------------------------------------------------------------------------- L_bce
@@ -124,7 +125,7 @@ def test_means_of_halves_weighted_are_the_mean():
     soft = torch.randint(0, 256, (4, 5, 3, 3), generator=generator, dtype=torch.uint8)
     halves = [soft_cross_entropy(logits[part], soft[part]) for part in (slice(0, 1), slice(1, 4))]
     together = WeightedSum(halves[0].total + halves[1].total, halves[0].weight + halves[1].weight)
-    assert together.mean().item() == pytest.approx(soft_cross_entropy(logits, soft).mean().item(), rel=1e-5)
+    assert mean_of(together).item() == pytest.approx(mean_of(soft_cross_entropy(logits, soft)).item(), rel=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------- labels at the grid

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.helpers.tiny_model import NAMES, build_tiny_network, moving_clip
+from tests.helpers.tiny_training import mean_of
 from tfcseg.model.options import InferenceOptions
 from tfcseg.training.objective import clip_losses, hard_cross_entropy, image_losses, normalise, soft_cross_entropy
 from tfcseg.weights.model_card import Preprocessing
@@ -45,7 +46,7 @@ def losses_of(network, images, labels):
 def test_nothing_changed_and_everything_alike_costs_nothing(network):
     labels = soft_labels(random_classes(1).repeat(1, 3, 1, 1))
     bce = losses_of(network, still_images(), labels)["bce"]
-    assert bce.mean().item() == pytest.approx(0.0, abs=1e-4)
+    assert mean_of(bce).item() == pytest.approx(0.0, abs=1e-4)
     assert bce.weight.item() == 2 * 2 * GRID * GRID, "every position of the frames after the keyframe"
 
 
@@ -54,7 +55,7 @@ def test_changes_that_look_alike_cost_the_most(network):
     classes[:, 2] = (classes[:, 2] + 1) % len(NAMES)
     bce = losses_of(network, still_images(), soft_labels(classes))["bce"]
     # Half of the positions, at the largest loss of a float clamped to 1e-4.
-    assert bce.mean().item() == pytest.approx(0.5 * 9.21, rel=0.01)
+    assert mean_of(bce).item() == pytest.approx(0.5 * 9.21, rel=0.01)
 
 
 def test_hard_labels_say_the_same(network):
@@ -106,7 +107,7 @@ def test_the_image_stage_takes_every_frame_by_itself(network):
         found = image_losses(network, images, hard, "paper")
         expected = hard_cross_entropy(network.image(images.flatten(0, 1)), hard.flatten(0, 1).long())
     assert found.keys() == {"seg"}
-    assert found["seg"].mean().item() == pytest.approx(expected.mean().item(), rel=1e-5)
+    assert mean_of(found["seg"]).item() == pytest.approx(mean_of(expected).item(), rel=1e-5)
 
 
 def test_images_are_normalised_as_the_card_says():

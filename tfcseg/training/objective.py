@@ -36,10 +36,6 @@ class WeightedSum(NamedTuple):
     total: Tensor
     weight: Tensor
 
-    def mean(self) -> Tensor:
-        """Σ w·l / Σ w; 0 if all weights are 0."""
-        return self.total / self.weight.clamp_min(1e-6)
-
 
 def soft_cross_entropy(logits: Tensor, soft: Tensor) -> WeightedSum:
     """Cross entropy with soft labels, weighted by their confidence.
