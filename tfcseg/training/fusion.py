@@ -30,7 +30,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import DataError
 from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC21
 from tfcseg.machine import available_cores
 from tfcseg.media.masks import read_mask
@@ -245,8 +244,6 @@ def _key(taught: Sequence[Path], truth: Truth | None) -> str:
 def _fuse(files: Sequence[Path], truth: Truth | None, target: Path) -> None:
     """Fuse labels of ADE31's teachers, of VOC's and, in streets, of Cityscapes', and write them to ``target``."""
     taught = [np.load(labels, mmap_mode="r") for labels in files]
-    if len({labels.shape[:-1] for labels in taught}) > 1:
-        raise DataError(f"{files[0]} and {files[1]} do not label the same frames; delete both, label again")
     if taught[0].ndim == 4:
         # Frame by frame: a whole clip would take gigabytes.
         save_rows(target, (to_bytes(_fused(*frame)) for frame in zip(*taught, strict=True)))
