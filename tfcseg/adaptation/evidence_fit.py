@@ -17,7 +17,6 @@ from tfcseg.errors import DataError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.steps import Steps
-from tfcseg.media.frames import Image
 from tfcseg.model.alignment import move
 from tfcseg.model.config import EVIDENCE
 from tfcseg.model.evidence import LowFeatures, WeightedLogits
@@ -51,8 +50,10 @@ def fit_evidence(model: LoadedModel, clips: Sequence[Part], *, size: int, on_pro
     pairs = 0
     for done, clip in enumerate(clips):
         on_progress(done, len(clips))
-        frames = islice(clip.frames(), 0, FRAMES * DISTANCE, DISTANCE)
-        seen = [_look(steps, [frame.image]) for frame in frames]
+        seen: list[_Seen] = []
+        for frame in islice(clip.frames(), 0, FRAMES * DISTANCE, DISTANCE):
+            low = steps.low_features([frame.image])
+            seen.append(_Seen(low[0], steps.own_logits([frame.image], low)[0]))
         for gap in (1, 2):
             for before, after in zip(seen, seen[gap:], strict=False):
                 same += _agreement(steps, before, after) / len(seen)
@@ -61,11 +62,6 @@ def fit_evidence(model: LoadedModel, clips: Sequence[Part], *, size: int, on_pro
     if not pairs:
         raise DataError(f"no clip has more than {DISTANCE} frames; give longer ones")
     return _curve(same, other)
-
-
-def _look(steps: Steps, image: Sequence[Image]) -> _Seen:
-    low = steps.low_features(image)
-    return _Seen(low[0], steps.own_logits(image, low)[0])
 
 
 def _upside_down(seen: _Seen) -> _Seen:
