@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.media import run_ffmpeg, write_clip, write_rotated
 from tests.helpers.tiny_teacher import BACKGROUND, BLUE, GREEN, RED, write_teacher
-from tfcseg.errors import DataError
+from tfcseg.errors import DataError, OutputError
 from tfcseg.media.images import read_image
 from tfcseg.media.reader import read_frames
 from tfcseg.training.labelling import (
@@ -19,6 +19,7 @@ from tfcseg.training.labelling import (
     STEADY_REACH,
     find_media,
     label_media,
+    save_labels,
     save_rows,
     steadied,
     steady_labels,
@@ -153,7 +154,7 @@ def test_labels_are_made_once_and_a_killed_run_goes_on(tmp_path, teacher):
 
     # A killed run leaves a label under its temporary name: it does not count.
     kept = [stills[0].labels.stat().st_mtime_ns, stills[2].labels.stat().st_mtime_ns]
-    stills[1].labels.rename(stills[1].labels.with_suffix(".partial.npy"))
+    stills[1].labels.rename(stills[1].labels.with_suffix(".part"))
     assert label(images) == stills
     assert told == [(1, 1)]
     assert kept == [stills[0].labels.stat().st_mtime_ns, stills[2].labels.stat().st_mtime_ns]
@@ -275,7 +276,7 @@ def test_rows_are_written_as_they_come(tmp_path):
     def some():
         for number, row in enumerate(rows):
             assert not path.exists()
-            assert number < 500 or (tmp_path / "labels.partial.npy").stat().st_size > 0
+            assert number < 500 or (tmp_path / ".labels.npy.part").stat().st_size > 0
             yield row
 
     save_rows(path, some())
@@ -284,6 +285,12 @@ def test_rows_are_written_as_they_come(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["labels.npy"]
     save_rows(tmp_path / "none.npy", iter(()))
     assert not (tmp_path / "none.npy").exists()
+
+
+def test_labels_that_cannot_be_written_are_one_line(tmp_path):
+    for save, labels in ((save_labels, np.zeros((2, 2, 3), np.uint8)), (save_rows, np.zeros((1, 2, 2, 3), np.uint8))):
+        with pytest.raises(OutputError, match=r"^cannot write '.*labels\.npy': No such file or directory"):
+            save(tmp_path / "gone" / "labels.npy", labels)
 
 
 def test_frames_are_those_that_a_run_sees(tmp_path, teacher):

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, InputError
+from tfcseg.files import replace_atomically
 from tfcseg.interrupts import ignore_interrupts
 from tfcseg.machine import available_cores
 from tfcseg.media.images import read_image
@@ -141,10 +142,9 @@ def _label_file(job: tuple[Path, Path]) -> None:
 
 
 def save_labels(path: Path, array: NDArray[np.uint8]) -> None:
-    """Write labels under a temporary name, then rename: existing files are complete."""
-    partial = path.with_suffix(".partial.npy")
-    np.save(partial, array)
-    partial.replace(path)
+    """Write labels, complete or not at all; OutputError on failure."""
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
 
 
 def save_rows(path: Path, rows: Iterable[NDArray[np.uint8]]) -> None:
@@ -153,15 +153,14 @@ def save_rows(path: Path, rows: Iterable[NDArray[np.uint8]]) -> None:
     first = next(rows, None)
     if first is None:
         return
-    partial, count = path.with_suffix(".partial.npy"), 0
-    with partial.open("wb") as file:
+    count = 0
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
         _write_header(file, (0, *first.shape))
         for row in chain([first], rows):
             file.write(np.ascontiguousarray(row).data)
             count += 1
         file.seek(0)
         _write_header(file, (count, *first.shape))  # the same length: NumPy reserves space for the number of rows
-    partial.replace(path)
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
