@@ -20,7 +20,7 @@ from torch import nn
 from tests.helpers.tiny_model import NAMES, build_tiny_network
 from tests.helpers.tiny_training import SIDE, ColouredClips, build_trainer, run, step_records
 from tests.helpers.two_processes import TOGETHER
-from tfcseg.errors import DataError, InputError, TfcsegError, WeightsError
+from tfcseg.errors import DataError, InputError, OutputError, TfcsegError, WeightsError
 from tfcseg.training.datasets import SampleStream, StillSource, Weighted
 from tfcseg.training.labelling import Taught
 from tfcseg.training.loop import Float32Conv2d, use_float32_depthwise
@@ -336,6 +336,14 @@ def test_a_truncated_checkpoint_is_refused(folder):
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(WeightsError, match="or a damaged one"):
         run(build_trainer(folder, steps=1)[0])
+
+
+def test_a_full_disk_is_named(folder):
+    folder.mkdir()
+    (folder / ".checkpoint.pt.part").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"^cannot write '.*checkpoint\.pt': No space left on device"):
+        build_trainer(folder)[0].save_checkpoint()
+    assert list(folder.iterdir()) == []
 
 
 def test_checkpoints_appear_only_when_complete(folder):

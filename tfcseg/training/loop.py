@@ -212,11 +212,8 @@ class Trainer:
             "step": self.step,
             "best": self.best,
         }
-        with replace_atomically(self.folder / "checkpoint.pt") as partial:
-            try:
-                torch.save(state, partial)
-            except RuntimeError as error:  # torch's way to report a full disk
-                raise OSError(str(error).splitlines()[0]) from None
+        with replace_atomically(self.folder / "checkpoint.pt") as temporary, temporary.open("wb") as file:
+            torch.save(state, file)  # given a path, it would not say that the disk is full
 
     def _resume(self) -> None:
         """Load the folder's checkpoint, if there is one, running no code in it.
