@@ -34,7 +34,7 @@ from tfcseg.training.options import AdaptOptions
 from tfcseg.training.recipes import VALIDATION_SEED, attention_options
 from tfcseg.training.run import TrainListener, training_precision
 from tfcseg.weights.device import DeviceOptions
-from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, save_model
+from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, open_model, save_model
 from tfcseg.weights.model_card import NAME_LIMIT, TEXT_LIMIT, ModelCard
 
 STATE, LABELS, TRAINING = "state.json", "labels", "training"
@@ -111,7 +111,7 @@ class _Adaptation:
     ) -> None:
         self._folder, self._options, self._listener = folder, options, listener
         self._device = device
-        self._model = load_model(model, device=device.device, precision=device.precision)
+        self._model = open_model(model, device)
         """For inference: folded, on its device."""
         self._plain = load_model(model, device="cpu", precision="fp32", fold=False)
         """For training and saving."""
@@ -164,7 +164,8 @@ class _Adaptation:
         if steps:
             attentive = replace(fitted, repairs=True)
             self._train(stills, clips, attentive)
-            trained = self._once("after", lambda: self._measured(self._reloaded(attentive), held))
+            path = self._folder / TRAINING / "last.safetensors"
+            trained = self._once("after", lambda: self._measured(open_model(path, self._device), held))
             if _is_better(with_curve[ONE_SIDE], trained[ONE_SIDE]):
                 config, after = attentive, trained
         result = AdaptResult(
@@ -237,12 +238,6 @@ class _Adaptation:
         )
         trainer.run(validate_every=options.steps, checkpoint_every=CHECKPOINT_EVERY)
         network.load_state_dict(trainer.average.state_dict())
-
-    def _reloaded(self, config: ModelConfig) -> LoadedModel:
-        """Save the plain network and load it for inference."""
-        path = self._folder / "trained.safetensors"
-        save_model(path, self._plain.network, replace(self._plain.card, config=config), dtype=self._dtype)
-        return load_model(path, device=self._device.device, precision=self._device.precision)
 
     def _write(self, output: Path, config: ModelConfig, result: AdaptResult) -> None:
         start = self._plain.card

@@ -261,10 +261,7 @@ def _set_training(network: TFCSegmenter, *, train_norms: bool) -> None:
 
 
 def load_batches(
-    samples: Dataset[Sample],
-    numbers: list[list[int]],
-    workers: int,
-    interrupted: Callable[[], bool] = lambda: False,
+    samples: Dataset[Sample], numbers: list[list[int]], workers: int, interrupted: Callable[[], bool]
 ) -> Iterator[Sample]:
     """Yield a batch per entry of ``numbers``, prepared ahead by ``workers`` processes.
 
