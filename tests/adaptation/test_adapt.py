@@ -95,7 +95,11 @@ def test_single_precision_is_kept_where_half_would_change_the_network(work, tmp_
     with torch.no_grad():
         network.network.decode_head.classifier.weight.mul_(1 + 2**-20)
     save_model(tmp_path / "fine.safetensors", network.network, network.card, dtype=torch.float32)
-    adapt([work / "a.mp4"], tmp_path / "fine.safetensors", tmp_path / "out.safetensors", AdaptOptions(32, steps=0))
+    stages = set()
+    listener = TrainListener(lambda stage, done, total: stages.add(stage))
+    job = ([work / "a.mp4"], tmp_path / "fine.safetensors", tmp_path / "out.safetensors", AdaptOptions(32, steps=0))
+    adapt(*job, listener=listener)
+    assert stages == {"fitting the curve", "measuring"}, "nothing is labelled that is not trained on"
     old, new = (read_tensor_file(tmp_path / name).tensors for name in ("fine.safetensors", "out.safetensors"))
     assert all(torch.equal(old[name], new[name]) for name in old)
 

@@ -28,7 +28,6 @@ from tfcseg.report.schema import ModelConditions, model_conditions
 from tfcseg.runs.outputs import folder_lock
 from tfcseg.spelling import count_of
 from tfcseg.training.datasets import ClipSource, PseudoClipSource, SampleStream, Source, Weighted
-from tfcseg.training.labelling import Taught
 from tfcseg.training.loop import Trainer
 from tfcseg.training.options import AdaptOptions
 from tfcseg.training.recipes import VALIDATION_SEED, attention_options
@@ -148,10 +147,6 @@ class _Adaptation:
 
     def run(self, teaching: Sequence[Part], measuring: Sequence[Part], output: Path) -> AdaptResult:
         """Run all unfinished steps."""
-        network = IntervalNetwork(self._model, checked_options(self._model, mode="image", size=self._size))
-        stills, clips = label_parts(
-            network, teaching, self._folder / LABELS, partial(self._listener.on_progress, "labelling")
-        )
         held = hold_back(self._model, measuring, self._size)
         before = self._once("before", lambda: self._measured(self._model, held))
         curve = tuple(self._once("curve", lambda: self._fit(teaching)))
@@ -163,7 +158,7 @@ class _Adaptation:
             self._listener.on_note("the sparse attention is not trained: the model's threshold is 0, so it is off")
         if steps:
             attentive = replace(fitted, repairs=True)
-            self._train(stills, clips, attentive)
+            self._train(teaching, attentive)
             path = self._folder / TRAINING / "last.safetensors"
             trained = self._once("after", lambda: self._measured(open_model(path, self._device), held))
             if _is_better(with_curve[ONE_SIDE], trained[ONE_SIDE]):
@@ -208,8 +203,11 @@ class _Adaptation:
         on_progress = partial(self._listener.on_progress, "fitting the curve")
         return list(fit_evidence(self._model, excerpts, size=self._size, on_progress=on_progress))
 
-    def _train(self, stills: Sequence[Taught], clips: Sequence[Taught], config: ModelConfig) -> None:
+    def _train(self, teaching: Sequence[Part], config: ModelConfig) -> None:
         """Train the sparse attention of the plain network; other weights are frozen."""
+        teacher = IntervalNetwork(self._model, checked_options(self._model, mode="image", size=self._size))
+        on_labelled = partial(self._listener.on_progress, "labelling")
+        stills, clips = label_parts(teacher, teaching, self._folder / LABELS, on_labelled)
         network = self._plain.network
         network.config = config
         options = replace(
