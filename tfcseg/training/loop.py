@@ -216,10 +216,7 @@ class Trainer:
             torch.save(state, file)  # given a path, it would not say that the disk is full
 
     def _resume(self) -> None:
-        """Load the folder's checkpoint, if there is one, running no code in it.
-
-        Raises WeightsError if it is none, or was made with other options or of another network.
-        """
+        """Load the folder's checkpoint, if there is one, running no code in it; WeightsError if it does not fit."""
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
