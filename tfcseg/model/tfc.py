@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from tfcseg.model.alignment import Shift, find_shift, move
 from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0
+from tfcseg.model.backbones.inverted_residual import fold_layers
 from tfcseg.model.backbones.mix_transformer import MixTransformer, build_mix_transformer
 from tfcseg.model.backbones.mosaic import Mosaic
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
@@ -249,8 +250,7 @@ class TFCSegmenter(nn.Module):
         self.eval()
         if self.folded_values:
             return self
-        if isinstance(self.backbone, (EfficientNetLite0, Mosaic)):
-            self.backbone.fold()
+        fold_layers(self.backbone)
         value = self.update.attention.value
         for level in range(NUM_LEVELS):
             weight, bias = self.decode_head.projection(level)

@@ -54,6 +54,7 @@ class ConvNorm(nn.Module):
         self.norm: nn.Module = (
             nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM) if norm else nn.Identity()
         )
+        self.is_folded = False
         self.widened: nn.Conv2d | None = None
         """Folded, with uneven padding: the same filter with a column of zeros in front, for `activated_strip`."""
 
@@ -67,33 +68,31 @@ class ConvNorm(nn.Module):
     def activated(self, x: Tensor) -> Tensor:
         """The same, with the activation."""
         if not isinstance(self.norm, nn.Identity):
-            return activate(self(x), self.activation)
+            return F.relu6(self(x), inplace=True) if self.activation == "relu6" else F.relu(self(x), inplace=True)
         return convolve(F.pad(x, self._uneven) if self._uneven else x, self.conv, self.activation)
 
     def activated_strip(self, x: Tensor, rows: Rows) -> Tensor:
-        """`activated` for the ``rows`` of a strip; ``x`` includes their neighbours."""
-        if not isinstance(self.norm, nn.Identity):
-            x = F.pad(x, (self.before, self.after, rows.pad_top, rows.pad_bottom))
-            conv = self.conv
-            normalised: Tensor = self.norm(
-                F.conv2d(x, conv.weight, conv.bias, conv.stride, dilation=conv.dilation, groups=conv.groups)
-            )
-            return activate(normalised, self.activation)
-        if self._uneven and self.widened is None:
-            x = F.pad(x, (self.before, self.after, rows.pad_top, rows.pad_bottom))
-            return convolve(x, self.conv, self.activation, (0, 0))
+        """`activated` of a folded layer for the ``rows`` of a strip; ``x`` includes their neighbours."""
         # copying the widest map costs as much as its filter, which pads columns itself
-        if rows.pad_top or rows.pad_bottom:
-            x = F.pad(x, (0, 0, rows.pad_top, rows.pad_bottom))
+        if any(rows.padding):
+            x = F.pad(x, (0, 0, *rows.padding))
         return convolve(x, self.widened or self.conv, self.activation, (0, self.after))
 
     def fold(self) -> None:
-        """Merge the norm's running statistics into the convolution; the norm becomes the identity."""
+        """Merge the norm's running statistics into the convolution, and prepare it for strips (inference only)."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv = nn.utils.fusion.fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
             self.norm = nn.Identity()
         if self.widened is None and self._uneven and self.conv.groups > 1:
             self.widened = _with_a_first_column(self.conv)
+        self.is_folded = True
+
+
+def fold_layers(backbone: nn.Module) -> None:
+    """Fold every `ConvNorm` in ``backbone`` (inference only, exact up to rounding)."""
+    for module in backbone.modules():
+        if isinstance(module, ConvNorm):
+            module.fold()
 
 
 def _with_a_first_column(conv: nn.Conv2d) -> nn.Conv2d:
@@ -136,10 +135,9 @@ class InvertedResidual(nn.Module):
         stride = depthwise.conv.stride[0]
         kernel = depthwise.conv.dilation[0] * (depthwise.conv.kernel_size[0] - 1) + 1
         count = strip_count(x, depthwise.conv.in_channels, x.shape[-2] // (stride * kernel))
-        if count > 1:
-            y = in_strips(
-                x, strips(x.shape[-2], count, kernel=kernel, stride=stride, before=depthwise.before), self._strip
-            )
+        if count > 1 and depthwise.is_folded:
+            rows = strips(x.shape[-2], count, kernel=kernel, stride=stride, before=depthwise.before)
+            y = in_strips(x, rows, self._strip)
         else:
             y = self.project(depthwise.activated(self._expanded(x)))
         return x + y if self.has_shortcut else y
@@ -150,8 +148,3 @@ class InvertedResidual(nn.Module):
 
     def _expanded(self, x: Tensor) -> Tensor:
         return x if self.expand is None else self.expand.activated(x)
-
-
-def activate(x: Tensor, activation: str) -> Tensor:
-    """``relu`` or ``relu6`` of ``x``, which is overwritten."""
-    return F.relu6(x, inplace=True) if activation == "relu6" else F.relu(x, inplace=True)

@@ -108,31 +108,20 @@ class Mosaic(nn.Module):
             shape = (channels, width, out_channels, kernel)
             blocks.append(InvertedResidual(*shape, stride=stride, dilation=dilation, activation="relu", norm=False))
             channels = out_channels
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.Sequential(*blocks)
         self.last = _conv(channels, LAST_CHANNELS, 1)
         self.context = ContextPyramid(LAST_CHANNELS)
 
     def encode_low(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) normalised image → x1 (B, 32, H/4, W/4), x2 (B, 64, H/8, W/8)."""
-        x1 = self._run(self.stem.activated(image), 0, LEVEL_ENDS[0])
-        return x1, self._run(x1, LEVEL_ENDS[0], LEVEL_ENDS[1])
+        x1 = self.blocks[: LEVEL_ENDS[0]](self.stem.activated(image))
+        return x1, self.blocks[LEVEL_ENDS[0] : LEVEL_ENDS[1]](x1)
 
     def encode_high(self, x2: Tensor) -> tuple[Tensor, Tensor]:
         """x2 → x3 (B, 160, h, w), x4 (B, 576, h, w): the last map with the context around it."""
-        x3 = self._run(x2, LEVEL_ENDS[1], LEVEL_ENDS[2])
-        last = self.last.activated(self._run(x3, LEVEL_ENDS[2], len(self.blocks)))
+        x3 = self.blocks[LEVEL_ENDS[1] : LEVEL_ENDS[2]](x2)
+        last = self.last.activated(self.blocks[LEVEL_ENDS[2] :](x3))
         return x3, torch.cat([last, self.context(last)], dim=1)
-
-    def fold(self) -> None:
-        """Prepare filters for strips (inference only, exact)."""
-        for module in self.modules():
-            if isinstance(module, ConvNorm):
-                module.fold()
-
-    def _run(self, x: Tensor, first: int, last: int) -> Tensor:
-        for block in self.blocks[first:last]:
-            x = block(x)
-        return x
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1) -> ConvNorm:
