@@ -78,7 +78,7 @@ def find_shift(keyframe: Tensor, current: Tensor) -> Shift | None:
     coarse = (cells / 2).round().long()
     cells = F.interpolate(cells, scale_factor=2.0, mode="bilinear", align_corners=False).round().long()
     batch = keyframe.shape[0]
-    return Shift(_rows(cells, batch), _rows(coarse, batch), cells)
+    return Shift(rows_at(cells, batch), rows_at(coarse, batch), cells)
 
 
 def find_matches(keyframe: Tensor, current: Tensor) -> Matches:
@@ -268,8 +268,9 @@ def _halve(x: Tensor) -> Tensor:
     return F.normalize(F.avg_pool2d(x, 2), dim=1)
 
 
-def _rows(cells: Tensor, batch: int) -> Tensor:
-    """Row of each position's match among the (B·h·w) positions of the keyframes, clamped to the picture."""
+def rows_at(cells: Tensor, batch: int) -> Tensor:
+    """Rows of matches among the (B·h·w) positions of B keyframes, clamped to the picture, for displacements ``cells``
+    (B·T, 2, h, w) on that grid."""
     frames, _, h, w = cells.shape
     y = (torch.arange(h, device=cells.device)[:, None] + cells[:, 0]).clamp(0, h - 1)
     x = (torch.arange(w, device=cells.device) + cells[:, 1]).clamp(0, w - 1)

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfcseg.model.alignment import find_matches, move, place_by_pixels
+from tfcseg.model.alignment import find_matches, move, place_by_pixels, rows_at
 from tfcseg.model.decode_head import resize, widened
 from tfcseg.model.ops.labelling import greatest
 
@@ -178,19 +178,12 @@ def compare(other: Tensor, match: Tensor, size: tuple[int, int], curve: Sequence
     """
     found = find_matches(other, match)
     w = resize(found.cosine, size)
-    moved = found.cells.any()
-    rows = _rows(resize(found.cells, size), (2 * match.shape[-2], 2 * match.shape[-1])) if moved else None
-    return Correspondence(rows, w, evidence(w, curve))
-
-
-def _rows(cells: Tensor, fine: tuple[int, int]) -> Tensor:
-    """Rows among h·w positions from displacements (T, 2, h, w) in cells of a grid of size ``fine``."""
-    h, w = cells.shape[-2:]
-    scale = cells.new_tensor([h / fine[0], w / fine[1]]).view(2, 1, 1)
-    y, x = (cells * scale).round().long().unbind(1)
-    y = (torch.arange(h, device=cells.device)[:, None] + y).clamp_(0, h - 1)
-    x = (torch.arange(w, device=cells.device) + x).clamp_(0, w - 1)
-    return (y * w + x).flatten()
+    if not found.cells.any():
+        return Correspondence(None, w, evidence(w, curve))
+    # Matches are displacements in half cells of ``match``.
+    scale = w.new_tensor([size[0] / (2 * match.shape[-2]), size[1] / (2 * match.shape[-1])]).view(2, 1, 1)
+    cells = (resize(found.cells, size) * scale).round().long()
+    return Correspondence(rows_at(cells, 1), w, evidence(w, curve))
 
 
 def combine(keyframe: WeightedLogits, other: WeightedLogits, found: Correspondence) -> WeightedLogits:

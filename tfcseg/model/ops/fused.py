@@ -14,7 +14,7 @@ Shapes: B batch, C channels, H W map.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache, partial
 from typing import NamedTuple, TypeAlias, cast
 from weakref import WeakKeyDictionary
@@ -23,22 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class _Activation(NamedTuple):
-    """An activation as PyTorch's function and in oneDNN's words."""
-
-    function: Callable[[Tensor], Tensor]
-    attribute: str
-    scalars: list[float]
-    algorithm: str
-
-
-_ACTIVATIONS: Mapping[str, _Activation] = {
-    "none": _Activation(lambda x: x, "none", [], ""),
-    "relu": _Activation(partial(F.relu, inplace=True), "relu", [], ""),
-    "relu6": _Activation(partial(F.relu6, inplace=True), "hardtanh", [0.0, 6.0], ""),
-    "gelu": _Activation(F.gelu, "gelu", [], "none"),
+_ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], str, list[float], str]] = {
+    "none": (lambda x: x, "none", [], ""),
+    "relu": (partial(F.relu, inplace=True), "relu", [], ""),
+    "relu6": (partial(F.relu6, inplace=True), "hardtanh", [0.0, 6.0], ""),
+    "gelu": (F.gelu, "gelu", [], "none"),
 }
+"""PyTorch's function, and oneDNN's words for it: name, numbers and algorithm."""
 
 Padding: TypeAlias = tuple[int, int]
 
@@ -51,24 +42,24 @@ KEPT_ORDERS = 8
 def convolve(x: Tensor, conv: nn.Conv2d, activation: str = "none", padding: Padding | None = None) -> Tensor:
     """``activation`` (relu, relu6, gelu or none) of ``conv`` of (B, C, H, W); ``padding`` replaces the convolution's
     own."""
-    act = _ACTIVATIONS[activation]
+    function, *in_onednn = _ACTIVATIONS[activation]
     if not _can_fuse(x):
         if padding is None:
-            return act.function(conv(x))
-        return act.function(F.conv2d(x, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups))
+            return function(conv(x))
+        return function(F.conv2d(x, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups))
     around = cast(Padding, conv.padding) if padding is None else padding
     result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        x, _in_order(conv, x, around), conv.bias, around, conv.stride, conv.dilation, conv.groups, *act[1:]
+        x, _in_order(conv, x, around), conv.bias, around, conv.stride, conv.dilation, conv.groups, *in_onednn
     )
     return result
 
 
 def apply_linear(x: Tensor, layer: nn.Linear, activation: str = "none") -> Tensor:
     """``activation`` (none, relu, relu6 or gelu) of ``layer`` of (…, C)."""
-    act = _ACTIVATIONS[activation]
+    function, *in_onednn = _ACTIVATIONS[activation]
     if not (x.is_contiguous() and is_for_onednn(x)):
-        return act.function(layer(x))
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, *act[1:])
+        return function(layer(x))
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, *in_onednn)
     return result
 
 
@@ -123,9 +114,8 @@ def is_for_onednn(x: Tensor) -> bool:
     """Whether oneDNN computes layers of ``x`` here, given its memory format."""
     if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_exporting():
         return False
-    if torch.is_autocast_enabled("cpu"):  # it would not cast weights for these operations
-        return False
-    return x.dtype in _fusable_types()
+    # Autocast would not cast weights for these operations.
+    return not torch.is_autocast_enabled("cpu") and x.dtype in _fusable_types()
 
 
 @cache

@@ -52,11 +52,10 @@ def labels_from_cells(coarse: Tensor, logits_at: Callable[[Tensor], Tensor], siz
     logits = logits_at(where)
     # At least float32: coarser sums would tie where logits do not.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    slots = torch.zeros(frames * h * w, dtype=torch.int64, device=coarse.device)
-    slots[where] = torch.arange(len(where), device=coarse.device)
-    cells = _Cells(logits, slots, (h, w))
+    rows = torch.zeros(frames * h * w, dtype=torch.int64, device=coarse.device)  # of the logits, for each cell
+    rows[where] = torch.arange(len(where), device=coarse.device)
     grid = _Grid(frames, (h, w), size, logits)
-    pairs = _find_pairs(cells, coarse, mixed)
+    pairs = _find_pairs(logits, rows, coarse, mixed)
     labels = grid.enlarge(coarse).view(-1)
     for pixels in torch.split(_nonzero(grid.enlarge(pairs.found).flatten()), PIXELS):
         cell, across, down = grid.places(pixels)
@@ -69,35 +68,19 @@ def labels_from_cells(coarse: Tensor, logits_at: Callable[[Tensor], Tensor], siz
         cell, across, down = grid.places(pixels)
         shares = torch.stack([(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across], 1)
         # The embedding bag sums the four neighbours without writing any of them to memory first.
-        summed = F.embedding_bag(cells.corners(cell), logits, mode="sum", per_sample_weights=shares)
+        summed = F.embedding_bag(rows[_neighbours(cell, h, w)], logits, mode="sum", per_sample_weights=shares)
         labels.scatter_(0, pixels, greatest(summed).to(torch.uint8))
     return labels.view(frames, *size)
-
-
-class _Cells(NamedTuple):
-    """The cells of (B, h, w) that lie beside borders."""
-
-    logits: Tensor
-    """(N, K)."""
-    slots: Tensor
-    """(B·h·w,) which of the N one is."""
-    size: tuple[int, int]
-    """(h, w)."""
-
-    def corners(self, cell: Tensor) -> Tensor:
-        """(M, 4): rows of ``cell`` (M,) of (B, h, w), the one to its right, the one below it and that one's right."""
-        return self.slots[_neighbours(cell, *self.size)]
 
 
 class _Grid:
     """Positions of the pixels of ``target`` (H, W) among the cells of ``source`` (h, w), in B ``frames``."""
 
-    def __init__(self, frames: int, source: tuple[int, int], target: tuple[int, int], cells: Tensor) -> None:
-        """Shares are of the type of ``cells``, and on the same device."""
-        self._top, down = _taps(source[0], target[0], cells)
-        self._left, self._across = _taps(source[1], target[1], cells)
+    def __init__(self, frames: int, source: tuple[int, int], target: tuple[int, int], like: Tensor) -> None:
+        self._top, down = _taps(source[0], target[0], like)
+        self._left, self._across = _taps(source[1], target[1], like)
         self._down = down.repeat(frames)
-        first_lines = torch.arange(frames, device=cells.device)[:, None] * source[0]
+        first_lines = torch.arange(frames, device=like.device)[:, None] * source[0]
         self._first = (first_lines + self._top).flatten() * source[1]  # cell at the start of each line of pixels
 
     def enlarge(self, x: Tensor) -> Tensor:
@@ -124,22 +107,24 @@ class _Pairs(NamedTuple):
     """(4, B·h·w): by how much the second one's logit is greater in the cell and its neighbours."""
 
 
-def _find_pairs(cells: _Cells, coarse: Tensor, mixed: Tensor) -> _Pairs:
+def _find_pairs(cell_logits: Tensor, rows: Tensor, coarse: Tensor, mixed: Tensor) -> _Pairs:
     """Find which of the ``mixed`` cells (B, h, w), with argmax ``coarse``, only two classes share.
+
+    ``rows`` (B·h·w,) are the cells' rows of ``cell_logits`` (N, K), of cells beside borders.
 
     A class stays behind everywhere between four neighbours if one of the two, or a mean of both, is greater in each of
     them: the greater of two is never below their mean, and all are resized with the same shares.
     """
     _, h, w = mixed.shape
     found = torch.zeros_like(mixed)
-    every, count = cells.logits, coarse.numel()
-    classes = torch.zeros(count, 2, dtype=torch.uint8, device=every.device)
-    leads = torch.zeros(4, count, dtype=every.dtype, device=every.device)
-    for cell in torch.split(_nonzero(mixed.flatten()), max(1, CHUNK_VALUES // (4 * every.shape[1]))):
+    count, num_classes = coarse.numel(), cell_logits.shape[1]
+    classes = torch.zeros(count, 2, dtype=torch.uint8, device=coarse.device)
+    leads = torch.zeros(4, count, dtype=cell_logits.dtype, device=coarse.device)
+    for cell in torch.split(_nonzero(mixed.flatten()), max(1, CHUNK_VALUES // (4 * num_classes))):
         corners = _neighbours(cell, h, w).T.flatten()
         winners = coarse.view(-1).index_select(0, corners).view(4, -1)
         two = torch.stack(winners.aminmax(dim=0), 1).long()
-        logits = every.index_select(0, cells.slots.index_select(0, corners)).view(4, -1, every.shape[1])
+        logits = cell_logits.index_select(0, rows.index_select(0, corners)).view(4, -1, num_classes)
         first, second = torch.split(logits.gather(2, two.expand(4, -1, -1)), 1, dim=2)
         slack = ROUNDING * (first.abs() + second.abs())
         ahead = [(logits - (torch.lerp(first, second, share) - slack)).amax(0) for share in MEANS]
@@ -166,8 +151,7 @@ def _taps(source: int, target: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _is_mixed(coarse: Tensor) -> Tensor:
-    """(B, h, w) bool: the position and its right, lower and lower right neighbours (clamped) are
-    not all of one class."""
+    """(B, h, w) bool: the position and its right, lower and lower right neighbours (clamped) are of several classes."""
     mixed = torch.zeros_like(coarse, dtype=torch.bool)
     mixed[:, :, :-1] |= coarse[:, :, :-1] != coarse[:, :, 1:]
     mixed[:, :-1] |= coarse[:, :-1] != coarse[:, 1:]
