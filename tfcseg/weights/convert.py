@@ -10,17 +10,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tfcseg.errors import WeightsError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
 from tfcseg.model.options import PAPER_OPTIONS
-from tfcseg.model.tfc import build_segmenter
+from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.weights.model_card import ModelCard
 from tfcseg.weights.published import Published
 from tfcseg.weights.segformer_file import ADVICE, SegformerFile, read_segformer_file
@@ -115,8 +116,7 @@ def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
         return _convert_model(source)
     renamed = _rename(path, {name: source.tensors[name] for name in source.tensors.keys() - _IMAGE_CLASSIFIERS})
     backbone = _infer_backbone(path, renamed)
-    with torch.device("meta"):
-        expected = build_segmenter(ModelConfig(backbone, 8, 1)).state_dict()
+    expected = build_without_values(ModelConfig(backbone, 8, 1)).state_dict()
     check_fits(path, renamed, {name: expected[name] for name in expected if name.startswith("backbone.")})
     return ConvertedEncoder(renamed, backbone)
 
@@ -129,8 +129,7 @@ def _convert_model(source: SegformerFile) -> ConvertedModel:
         raise WeightsError(f"{path} has no decode head (a backbone alone?); convert a whole segmentation network")
     renamed["decode_head.fuse.weight"] = torch.cat(fuse.chunk(NUM_LEVELS, dim=1)[::-1], dim=1)
     config = _infer_config(path, renamed)
-    with torch.device("meta"):
-        expected = build_segmenter(config).state_dict()
+    expected = build_without_values(config).state_dict()
     # Published networks have no TFC layer, and old checkpoints lack counters.
     optional = {name for name in expected if name.startswith("update.") or name.endswith(".num_batches_tracked")}
     check_fits(path, renamed, {name: expected[name] for name in expected if name in renamed or name not in optional})
@@ -209,13 +208,10 @@ def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor
     WeightsError if few names are a SegFormer's even then."""
     found = tensors
     while found and not any(map(our_name, found)):
-        before = {name.partition(".")[:2] for name in found}
-        if len(before) != 1:
+        first, *others = {name.partition(".")[0] for name in found}
+        if others or first in found:
             break
-        prefix = "".join(before.pop())
-        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
-        if "" in found:
-            break
+        found = {name.removeprefix(f"{first}."): tensor for name, tensor in found.items()}
     if 2 * sum(our_name(name) is not None for name in found) < max(1, len(found)):
         raise WeightsError(f"{path} has none of a SegFormer's tensors; {ADVICE}")
     return found
@@ -258,3 +254,22 @@ def _infer_backbone(path: Path, renamed: Mapping[str, Tensor]) -> str:
 def _width(renamed: Mapping[str, Tensor], module: str) -> int:
     bias = renamed.get(f"{module}.bias")
     return 0 if bias is None else bias.numel()
+
+
+_INITIALISERS = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
+
+
+class _WithoutCompiler(TorchFunctionMode):
+    """Skip initialisers on the meta device: the normal one would import torch's compiler and take a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _INITIALISERS:  # there is nothing to initialise
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **({**kwargs, "device": "cpu"} if func is torch.arange else kwargs))
+
+
+def build_without_values(config: ModelConfig) -> TFCSegmenter:
+    """Build a network on the meta device: names, shapes and types without memory or random numbers."""
+    with torch.device("meta"), _WithoutCompiler():
+        return build_segmenter(config)

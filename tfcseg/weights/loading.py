@@ -14,18 +14,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from tfcseg.errors import UsageError, WeightsError
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.machine import has_bfloat16
 from tfcseg.model.config import ModelConfig
-from tfcseg.model.tfc import TFCSegmenter, build_segmenter
-from tfcseg.weights.convert import convert_segformer
+from tfcseg.model.tfc import TFCSegmenter
+from tfcseg.weights.convert import build_without_values, convert_segformer
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.hub import find_on_hub, hub_name
 from tfcseg.weights.model_card import FORMAT, ModelCard, parse_card
@@ -91,7 +90,7 @@ def save_model(path: Path, network: TFCSegmenter, card: ModelCard, *, dtype: tor
     parse_card(metadata, path)
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     state |= {name: state[name].to(dtype) for name, _ in network.named_parameters()}
-    check_fits(path, state, _build_without_values(card.config).state_dict())
+    check_fits(path, state, build_without_values(card.config).state_dict())
     return write_tensor_file(path, state, metadata)
 
 
@@ -108,7 +107,7 @@ def read_card(path: str | Path) -> ModelCard:
 
 def count_parameters(config: ModelConfig) -> int:
     """Number of parameters of a network of ``config``, without allocating it."""
-    return sum(parameter.numel() for parameter in _build_without_values(config).parameters())
+    return sum(parameter.numel() for parameter in build_without_values(config).parameters())
 
 
 def load_model(
@@ -203,13 +202,8 @@ def _read(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
 def open_model(model: str | Path | LoadedModel, device: DeviceOptions, *, allow_network: bool = False) -> LoadedModel:
     """Load a model as `load_model` does. One that is already loaded is returned as it is; UsageError if it has another
     device or precision than those asked for."""
-    if isinstance(model, LoadedModel):
-        _check_loaded(model, device)
-        return model
-    return load_model(model, device=device.device, precision=device.precision, allow_network=allow_network)
-
-
-def _check_loaded(model: LoadedModel, device: DeviceOptions) -> None:
+    if not isinstance(model, LoadedModel):
+        return load_model(model, device=device.device, precision=device.precision, allow_network=allow_network)
     wanted = model.device if device.device == "auto" else resolve_device(device.device)
     if (wanted.type, wanted.index or 0) != (model.device.type, model.device.index or 0):
         raise UsageError(f"the model was loaded on {model.device}; pass device={device.device!r} to load_model")
@@ -217,6 +211,7 @@ def _check_loaded(model: LoadedModel, device: DeviceOptions) -> None:
     if dtype != model.precision:
         loaded = str(model.precision).removeprefix("torch.")
         raise UsageError(f"the model was loaded as {loaded}; pass precision={device.precision!r} to load_model")
+    return model
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,28 +290,9 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     return _PRECISIONS[precision]
 
 
-_INITIALISERS = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
-
-
-class _WithoutCompiler(TorchFunctionMode):
-    """Skip initialisers on the meta device: the normal one would import torch's compiler and take a second."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _INITIALISERS:  # there is nothing to initialise
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **({**kwargs, "device": "cpu"} if func is torch.arange else kwargs))
-
-
-def _build_without_values(config: ModelConfig) -> TFCSegmenter:
-    """Build a network on the meta device: names, shapes and types without memory or random numbers."""
-    with torch.device("meta"), _WithoutCompiler():
-        return build_segmenter(config)
-
-
 def _network_from(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> TFCSegmenter:
     """Build a network (eval mode, float32) with exactly these tensors; WeightsError if they do not fit."""
-    network = _build_without_values(config)
+    network = build_without_values(config)
     check_fits(path, tensors, network.state_dict())
     floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     network.load_state_dict(floats, assign=True)

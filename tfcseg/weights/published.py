@@ -28,7 +28,10 @@ SIZE_PX = 512  # short side of a SegFormer's input if it is not stated, as in mo
 _NUMBERED = re.compile(r"(LABEL|class)[ _]\d+")
 _CACHED = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 _FIXED = {
-    **{"num_attention_heads": HEADS, "sr_ratios": REDUCTIONS, "patch_sizes": PATCHES, "strides": STRIDES},
+    "num_attention_heads": HEADS,
+    "sr_ratios": REDUCTIONS,
+    "patch_sizes": PATCHES,
+    "strides": STRIDES,
     "mlp_ratios": [EXPANSION] * 4,
 }
 

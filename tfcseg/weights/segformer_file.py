@@ -25,7 +25,7 @@ from tfcseg.weights.tensor_header import FILE_LIMIT_BYTES, is_pickle, open_weigh
 
 _STARTS = (
     (b"version https://git-lfs", "the address of a file in Git LFS, not the file; run git lfs pull"),
-    (b"<!DOCTYPE", "a web page, not the file; download it again"),
+    (b"<!doctype", "a web page, not the file; download it again"),
     (b"<html", "a web page, not the file; download it again"),
 )
 ADVICE = "tfcseg runs SegFormers; tfcseg steady, eval --predictions and compare --baseline take masks of any program"
@@ -34,8 +34,8 @@ ADVICE = "tfcseg runs SegFormers; tfcseg steady, eval --predictions and compare 
 def refuse_other_format(path: Path) -> None:
     """Raise WeightsError if the first bytes or the suffix show that the file holds no PyTorch weights."""
     with path.open("rb") as file:
-        start = file.read(64)
-    what = next((meaning for mark, meaning in _STARTS if start.lstrip().lower().startswith(mark.lower())), None)
+        start = file.read(64).lstrip().lower()
+    what = next((meaning for mark, meaning in _STARTS if start.startswith(mark)), None)
     if what is None and path.suffix.lower() in {".onnx", ".tflite", ".engine", ".mlmodel", ".pb"}:
         what = f"a {path.suffix.lower()} file; give PyTorch or safetensors weights"
     if what is not None:
@@ -166,7 +166,5 @@ def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     for file in (path, *(path.with_name(name) for name in _BESIDE)):
         if file.is_file():
-            with file.open("rb") as opened:
-                while part := opened.read(1 << 20):
-                    digest.update(part)
+            digest.update(file.read_bytes())
     return digest.hexdigest()

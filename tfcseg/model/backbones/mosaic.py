@@ -10,6 +10,7 @@ Shapes: B batch, C channels, H W image (multiples of 32), h w = H/16, W/16.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
@@ -63,6 +64,8 @@ POOL_KERNELS = (3, 5)
 """A window's channels are split in two; each half has its own kernel size."""
 
 POOL_CHANNELS, CONTEXT_CHANNELS = 64, 128
+
+_conv = partial(ConvNorm, activation="relu", norm=False)
 
 
 class ContextPyramid(nn.Module):
@@ -122,10 +125,6 @@ class Mosaic(nn.Module):
         x3 = self.blocks[LEVEL_ENDS[1] : LEVEL_ENDS[2]](x2)
         last = self.last.activated(self.blocks[LEVEL_ENDS[2] :](x3))
         return x3, torch.cat([last, self.context(last)], dim=1)
-
-
-def _conv(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1) -> ConvNorm:
-    return ConvNorm(in_channels, out_channels, kernel, stride=stride, groups=groups, activation="relu", norm=False)
 
 
 class _Separable(nn.Module):
