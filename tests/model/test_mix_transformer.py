@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from tests.helpers.segformer_reference import build_reference, encode_reference, in_layout, use_original_epsilons
 from tfcseg.errors import UsageError
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS, Block, DropPath, build_mix_transformer
-from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.model.tfc import TFCSegmenter
 from tfcseg.weights.convert import convert_segformer
 from tfcseg.weights.tensor_file import write_tensor_file
 
@@ -34,10 +34,7 @@ def pair(request, tmp_path_factory):
     use_original_epsilons(reference)
     path = tmp_path_factory.mktemp("reference") / "model.safetensors"
     write_tensor_file(path, in_layout(reference.state_dict(), "transformers_4"), {})
-    converted = convert_segformer(path)
-    network = build_segmenter(converted.card.config).eval()
-    network.load_state_dict(converted.state_dict)
-    return reference, network
+    return reference, convert_segformer(path).network.eval()
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -90,7 +90,7 @@ def _published_network(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, Mode
         network.load_state_dict({**network.state_dict(), **found.state_dict})
         return network, replace(card, trained_on=f"backbone: {path.resolve().name}")
     network = build_segmenter(found.card.config)
-    network.load_state_dict(found.state_dict)
+    network.load_state_dict(found.network.state_dict())
     card = _untrained_card(found.card.config, found.card.labels, path.resolve().name)
     return with_classes(network, card, labels)
 

@@ -82,9 +82,9 @@ _IMAGE_CLASSIFIERS = {"classifier.weight", "classifier.bias", "head.weight", "he
 
 
 class ConvertedModel(NamedTuple):
-    """A SegFormer in our layout, with its card."""
+    """A SegFormer in our layout (float32, in training mode), with its card."""
 
-    state_dict: dict[str, Tensor]
+    network: TFCSegmenter
     card: ModelCard
     sha256: str
     dtype: torch.dtype  # precision of the published weights
@@ -138,11 +138,10 @@ def _convert_model(source: SegformerFile) -> ConvertedModel:
         raise WeightsError(f"{path} has {config.num_classes} classes, label set {labels.name!r} has {len(labels)}")
     with torch.random.fork_rng(devices=[]):  # reproducible
         torch.manual_seed(0)
-        state_dict = build_segmenter(config).state_dict()
-    for name, tensor in renamed.items():
-        state_dict[name].copy_(tensor)
+        network = build_segmenter(config)
+    network.load_state_dict(renamed, strict=False)
     dtype = renamed["decode_head.classifier.weight"].dtype
-    return ConvertedModel(state_dict, _card(config, labels, source.about), source.sha256, dtype)
+    return ConvertedModel(network, _card(config, labels, source.about), source.sha256, dtype)
 
 
 def _card(config: ModelConfig, labels: LabelSet, about: Published) -> ModelCard:
@@ -151,7 +150,7 @@ def _card(config: ModelConfig, labels: LabelSet, about: Published) -> ModelCard:
         texts.append("values in the data set's masks are one higher than class indices")
     return ModelCard(
         name=about.name,
-        config=replace(config, defaults=DEFAULTS, repairs=False),
+        config=config,
         labels=labels,
         preprocessing=about.preprocessing,
         trained_on=about.trained_on or "not stated",
@@ -231,7 +230,7 @@ def _infer_config(path: Path, renamed: Mapping[str, Tensor]) -> ModelConfig:
     """Derive variant, embedding width and number of classes from the shapes; WeightsError if no variant has them."""
     backbone = _infer_backbone(path, renamed)
     embed_dim, num_classes = _width(renamed, "decode_head.norm"), _width(renamed, "decode_head.classifier")
-    config = ModelConfig(backbone, embed_dim, num_classes)
+    config = ModelConfig(backbone, embed_dim, num_classes, defaults=DEFAULTS, repairs=False)
     if not 0 < num_classes <= NO_CLASS or embed_dim < 1 or embed_dim % config.heads:
         sizes = f"{num_classes} classes from an embedding of {embed_dim}"
         raise WeightsError(f"{path}: {sizes}; 1 to {NO_CLASS} from a multiple of {config.heads} are possible")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
 
 from tfcseg.errors import UsageError, WeightsError
 from tfcseg.labels.label_sets import LabelSet
@@ -35,14 +34,8 @@ from tfcseg.weights.tensor_header import is_pickle, read_metadata
 
 logger = logging.getLogger(__name__)
 
-TEMPERATURE = "temperature"
-"""Entry of a card's ``measured``: divisor of logits before they give a confidence; 1 if it was never fitted."""
-
-CALIBRATION_ERROR = "calibration_error"
-"""Entry of a card's ``measured``: expected calibration error in percent, on the photos used for the temperature."""
-
-CALIBRATED = (TEMPERATURE, CALIBRATION_ERROR, f"{CALIBRATION_ERROR}_unfitted", "calibration_data")
-"""Entries of a card's ``measured`` that calibration sets."""
+CALIBRATED = ("temperature", "calibration_error", "calibration_error_unfitted", "calibration_data")
+"""Entries of a card's ``measured`` that calibration sets; errors are in percent."""
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -60,14 +53,14 @@ class LoadedModel:
 
     @property
     def temperature(self) -> float:
-        """Divisor of logits before they give a confidence."""
-        value = self.card.measured.get(TEMPERATURE)
+        """Divisor of logits before they give a confidence; 1 if it was never fitted."""
+        value = self.card.measured.get("temperature")
         return float(value) if isinstance(value, int | float) and value > 0 else 1.0
 
     @property
     def calibration_error(self) -> float | None:
         """Expected calibration error on held-out photos, as a share; None if it was never measured."""
-        value = self.card.measured.get(CALIBRATION_ERROR)
+        value = self.card.measured.get("calibration_error")
         return value / 100 if isinstance(value, int | float) else None
 
     @property
@@ -168,7 +161,7 @@ def convert(source: str | Path, target: Path, *, name: str | None = None, licenc
         raise WeightsError(f"{path} is already a tfcseg model; use it directly")
     found = convert_segformer(path)
     card = replace(found.card, name=name or found.card.name, licence=licence or found.card.licence)
-    save_model(target, _network_from(path, card.config, found.state_dict), card, dtype=found.dtype)
+    save_model(target, found.network, card, dtype=found.dtype)
     return card
 
 
@@ -191,12 +184,17 @@ def is_ours(path: Path) -> bool:
 
 
 def _read(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
+    """Network (eval mode, float32), card and SHA-256 of a file of ours or a published SegFormer."""
     if not is_ours(path):
         found = convert_segformer(path)
-        return _network_from(path, found.card.config, found.state_dict), found.card, found.sha256
+        return found.network.eval(), found.card, found.sha256
     file = read_tensor_file(path)
     card = parse_card(file.metadata, path)
-    return _network_from(path, card.config, file.tensors), card, file.sha256
+    network = build_without_values(card.config)
+    check_fits(path, file.tensors, network.state_dict())
+    floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in file.tensors.items()}
+    network.load_state_dict(floats, assign=True)
+    return network.eval(), card, file.sha256
 
 
 def open_model(model: str | Path | LoadedModel, device: DeviceOptions, *, allow_network: bool = False) -> LoadedModel:
@@ -288,12 +286,3 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("precision fp16 needs a GPU; use fp32 (or bf16) on the CPU")
     return _PRECISIONS[precision]
-
-
-def _network_from(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> TFCSegmenter:
-    """Build a network (eval mode, float32) with exactly these tensors; WeightsError if they do not fit."""
-    network = build_without_values(config)
-    check_fits(path, tensors, network.state_dict())
-    floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    network.load_state_dict(floats, assign=True)
-    return network.eval()

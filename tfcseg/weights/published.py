@@ -6,9 +6,10 @@ Since files may come from anyone, texts are cut to one printable line and number
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tfcseg.errors import DataError, WeightsError
 from tfcseg.labels.label_sets import ADE150, CITYSCAPES19, LabelSet, Palette, palette_for
@@ -110,10 +111,12 @@ def _read_json(path: Path) -> dict[str, object]:
 
 def _preprocessing(path: Path, values: Mapping[str, object]) -> Preprocessing:
     """Parse a preprocessor_config.json: short side, and normalisation in units of 0…255."""
-    scale = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1
-    normalises = values.get("do_normalize", True)
-    mean = values.get("image_mean") if normalises else [0, 0, 0]
-    std = values.get("image_std") if normalises else [1, 1, 1]
+    scale: Any = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1
+    mean: Any = [0, 0, 0]
+    std: Any = [1, 1, 1]
+    if values.get("do_normalize", True):
+        mean = values.get("image_mean") or [number / 255 for number in IMAGENET_PREPROCESSING.mean]
+        std = values.get("image_std") or [number / 255 for number in IMAGENET_PREPROCESSING.std]
     match values.get("size", SIZE_PX):
         case {"height": int(height), "width": int(width)}:
             size = min(height, width)
@@ -122,19 +125,10 @@ def _preprocessing(path: Path, values: Mapping[str, object]) -> Preprocessing:
         case other:
             raise WeightsError(f"{path}: its preprocessor_config.json has a size of {str(other)[:60]}; correct it")
     try:
-        known = {"size": size, "mean": _scaled(mean, scale, 0), "std": _scaled(std, scale, 1)}
-        return parse_preprocessing(known)
+        known = {"mean": [number / scale for number in mean], "std": [number / scale for number in std]}
+        return parse_preprocessing({"size": size, **known})
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise WeightsError(f"{path}: its preprocessor_config.json is not usable ({error}); correct it") from None
-
-
-def _scaled(numbers: object, scale: object, default: int) -> list[float]:
-    if numbers is None:
-        base = (IMAGENET_PREPROCESSING.mean, IMAGENET_PREPROCESSING.std)[default]
-        return list(base)
-    if not isinstance(numbers, Sequence) or not isinstance(scale, int | float):
-        raise TypeError(f"{str(numbers)[:60]} are no numbers")
-    return [number / scale for number in numbers]
 
 
 def _training_size(meta: Mapping[object, object]) -> Preprocessing:
