@@ -6,7 +6,8 @@ Shapes: B intervals (one keyframe each), T non-keyframes per interval, D embeddi
 
 from __future__ import annotations
 
-from functools import reduce
+from collections.abc import Callable, Mapping
+from functools import partial, reduce
 from typing import NamedTuple, TypeAlias, cast
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from tfcseg.model.alignment import Shift, find_shift, move
 from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0
 from tfcseg.model.backbones.inverted_residual import fold_layers
-from tfcseg.model.backbones.mix_transformer import MixTransformer, build_mix_transformer
+from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS, MixTransformer, build_mix_transformer
 from tfcseg.model.backbones.mosaic import Mosaic
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
 from tfcseg.model.correlation import (
@@ -302,12 +303,15 @@ def replace_points(logits: Tensor, points: Points, values: Tensor) -> Tensor:
     return put((points.frame, points.y, points.x), values.to(logits.dtype)).permute(0, 3, 1, 2)
 
 
+BACKBONES: Mapping[str, Callable[[], Backbone]] = {
+    "efficientnet_lite0": EfficientNetLite0,
+    "mosaic": Mosaic,
+    **{f"mit_{variant}": partial(build_mix_transformer, variant) for variant in MIT_VARIANTS},
+}
+
+
 def build_segmenter(config: ModelConfig) -> TFCSegmenter:
     """Network with random weights for ``config``; ValueError for an unknown backbone."""
-    if config.backbone == "efficientnet_lite0":
-        return TFCSegmenter(config, EfficientNetLite0())
-    if config.backbone == "mosaic":
-        return TFCSegmenter(config, Mosaic())
-    if config.backbone.startswith("mit_"):
-        return TFCSegmenter(config, build_mix_transformer(config.backbone.removeprefix("mit_")))
-    raise ValueError(f"unknown backbone {config.backbone!r}")
+    if config.backbone not in BACKBONES:
+        raise ValueError(f"unknown backbone {config.backbone!r}")
+    return TFCSegmenter(config, BACKBONES[config.backbone]())

@@ -15,14 +15,13 @@ from typing import Any, TypeVar
 from tfcseg.errors import DataError, WeightsError
 from tfcseg.files import parse_json
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
-from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
 from tfcseg.model.config import EVIDENCE, ModelConfig
 from tfcseg.model.options import MODEL_FIELDS, PAPER_OPTIONS
+from tfcseg.model.tfc import BACKBONES
 from tfcseg.options import Declared
 from tfcseg.spelling import one_line
 
 FORMAT = "tfcseg-1"
-BACKBONES = ("efficientnet_lite0", "mosaic", *(f"mit_{variant}" for variant in MIT_VARIANTS))
 
 NAME_LIMIT = 100
 TEXT_LIMIT = 2000

@@ -14,10 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tfcseg.errors import UsageError
 from tfcseg.model.ops.fused import apply_linear, convolve
 from tfcseg.model.ops.strips import Rows, in_strips, strip_count, strips
-from tfcseg.model.options import SIZE_MULTIPLE
 
 Four = tuple[int, int, int, int]
 
@@ -190,12 +188,8 @@ class MixTransformer(nn.Module):
     def encode_low(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised image (B, 3, H, W) -> x1 (B, C1, H/4, W/4), x2 (B, C2, H/8, W/8).
 
-        H and W must be multiples of 32 (UsageError): each stage's stride · R is 32, and the reductions would silently
-        drop the rest.
+        H and W are multiples of 32: each stage's stride · R is 32, and the reductions would drop the rest.
         """
-        height, width = image.shape[2:]
-        if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
-            raise UsageError(f"network input is {height}x{width}; pad both sides to multiples of {SIZE_MULTIPLE}")
         x1: Tensor = self.stages[0](image.contiguous(memory_format=torch.channels_last))
         x2: Tensor = self.stages[1](x1)
         return x1, x2
@@ -208,9 +202,7 @@ class MixTransformer(nn.Module):
 
 
 def build_mix_transformer(variant: str, *, drop_path: float = 0.1) -> MixTransformer:
-    """Build an untrained MiT of ``variant`` b0…b5 (UsageError otherwise)."""
-    if variant not in MIT_VARIANTS:
-        raise UsageError(f"no Mix Transformer variant {variant!r}; there are {', '.join(MIT_VARIANTS)}")
+    """Build an untrained MiT of ``variant`` b0…b5."""
     numbers = MIT_VARIANTS[variant]
     drop_paths = iter([drop_path * block / (sum(numbers.depths) - 1) for block in range(sum(numbers.depths))])
     stages = []
