@@ -54,15 +54,6 @@ class Shift(NamedTuple):
     """(B·T, 2, h4, w4) displacement (y, x) in cells at stride 4."""
 
 
-class Matches(NamedTuple):
-    """The best match of each position."""
-
-    cells: Tensor
-    """(B·T, 2, h8, w8) displacement (y, x) in half cells of stride 8."""
-    cosine: Tensor
-    """(B·T, 1, h8, w8) with the whole cell there."""
-
-
 @torch.no_grad()
 def find_shift(keyframe: Tensor, current: Tensor) -> Shift | None:
     """Find the best match of each position; None if nothing moved.
@@ -71,7 +62,7 @@ def find_shift(keyframe: Tensor, current: Tensor) -> Shift | None:
     are whole cells at stride 8, refined to stride 4 by a parabola where something moved. Not differentiable: training
     sees the moved features, not the choice.
     """
-    cells = find_matches(F.normalize(keyframe, dim=1), F.normalize(current, dim=1)).cells
+    cells, _ = find_matches(F.normalize(keyframe, dim=1), F.normalize(current, dim=1))
     # An exported graph has no branches: it also moves by nothing.
     if not torch.compiler.is_exporting() and not cells.any():
         return None
@@ -81,8 +72,9 @@ def find_shift(keyframe: Tensor, current: Tensor) -> Shift | None:
     return Shift(rows_at(cells, batch), rows_at(coarse, batch), cells)
 
 
-def find_matches(keyframe: Tensor, current: Tensor) -> Matches:
-    """The same for normalised vectors, with the cosine of each match."""
+def find_matches(keyframe: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for normalised vectors. Returns displacements (B·T, 2, h8, w8), (y, x) in half cells of stride 8, and
+    cosines with the whole cells there (B·T, 1, h8, w8)."""
     scores = match_scores(_halve(keyframe), _halve(current), REACH // 2, 2 * DISTANCE_PENALTY)
     side = 2 * (REACH // 2) + 1
     best = _best(scores)
@@ -90,7 +82,7 @@ def find_matches(keyframe: Tensor, current: Tensor) -> Matches:
     cosines = near_cosines(keyframe, current, near)
     scores = near_scores(cosines, near)
     best = _best(scores)
-    return Matches(refine(scores, near, best), cosines.gather(1, best[:, None]))
+    return refine(scores, near, best), cosines.gather(1, best[:, None])
 
 
 def match_scores(keyframe: Tensor, current: Tensor, reach: int, penalty: float) -> Tensor:

@@ -176,13 +176,12 @@ def compare(other: Tensor, match: Tensor, size: tuple[int, int], curve: Sequence
 
     Both inputs normalised.
     """
-    found = find_matches(other, match)
-    w = resize(found.cosine, size)
-    if not found.cells.any():
+    half_cells, cosine = find_matches(other, match)
+    w = resize(cosine, size)
+    if not half_cells.any():
         return Correspondence(None, w, evidence(w, curve))
-    # Matches are displacements in half cells of ``match``.
     scale = w.new_tensor([size[0] / (2 * match.shape[-2]), size[1] / (2 * match.shape[-1])]).view(2, 1, 1)
-    cells = (resize(found.cells, size) * scale).round().long()
+    cells = (resize(half_cells, size) * scale).round().long()
     return Correspondence(rows_at(cells, 1), w, evidence(w, curve))
 
 

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tfcseg.errors import WeightsError
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet
+from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
 from tfcseg.model.options import PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.weights.model_card import ModelCard
-from tfcseg.weights.published import Published
+from tfcseg.weights.published import published_card, read_config
 from tfcseg.weights.segformer_file import ADVICE, SegformerFile, read_segformer_file
 from tfcseg.weights.tensor_file import check_fits
 
@@ -112,6 +112,7 @@ def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
     """
     source = read_segformer_file(Path(path))
     path = source.path
+    read_config(path)  # refuses other networks'
     if any((our_name(name) or name).startswith("decode_head.") for name in source.tensors):
         return _convert_model(source)
     renamed = _rename(path, {name: source.tensors[name] for name in source.tensors.keys() - _IMAGE_CLASSIFIERS})
@@ -129,36 +130,17 @@ def _convert_model(source: SegformerFile) -> ConvertedModel:
         raise WeightsError(f"{path} has no decode head (a backbone alone?); convert a whole segmentation network")
     renamed["decode_head.fuse.weight"] = torch.cat(fuse.chunk(NUM_LEVELS, dim=1)[::-1], dim=1)
     config = _infer_config(path, renamed)
+    description = f"SegFormer-{config.backbone.removeprefix('mit_').upper()}; {DESCRIPTION}"
+    card = published_card(path, source.meta, config, description)
     expected = build_without_values(config).state_dict()
     # Published networks have no TFC layer, and old checkpoints lack counters.
     optional = {name for name in expected if name.startswith("update.") or name.endswith(".num_batches_tracked")}
     check_fits(path, renamed, {name: expected[name] for name in expected if name in renamed or name not in optional})
-    labels = source.about.label_set(path, config.num_classes)
-    if len(labels) != config.num_classes:
-        raise WeightsError(f"{path} has {config.num_classes} classes, label set {labels.name!r} has {len(labels)}")
     with torch.random.fork_rng(devices=[]):  # reproducible
         torch.manual_seed(0)
         network = build_segmenter(config)
     network.load_state_dict(renamed, strict=False)
-    dtype = renamed["decode_head.classifier.weight"].dtype
-    return ConvertedModel(network, _card(config, labels, source.about), source.sha256, dtype)
-
-
-def _card(config: ModelConfig, labels: LabelSet, about: Published) -> ModelCard:
-    texts = [f"SegFormer-{config.backbone.removeprefix('mit_').upper()}", DESCRIPTION]
-    if about.reduces_labels:
-        texts.append("values in the data set's masks are one higher than class indices")
-    return ModelCard(
-        name=about.name,
-        config=config,
-        labels=labels,
-        preprocessing=about.preprocessing,
-        trained_on=about.trained_on or "not stated",
-        licence=about.licence or "not stated",
-        measured={},
-        created_with=about.created_with or "not stated",
-        description="; ".join(texts),
-    )
+    return ConvertedModel(network, card, source.sha256, renamed["decode_head.classifier.weight"].dtype)
 
 
 def our_name(name: str) -> str | None:

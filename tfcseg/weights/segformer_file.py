@@ -19,7 +19,6 @@ from torch import Tensor
 
 from tfcseg.errors import WeightsError
 from tfcseg.spelling import one_line
-from tfcseg.weights.published import Published, read_published
 from tfcseg.weights.tensor_file import read_tensor_file
 from tfcseg.weights.tensor_header import FILE_LIMIT_BYTES, is_pickle, open_weights, read_beside
 
@@ -121,11 +120,11 @@ _OFFERED = 3
 
 
 class SegformerFile(NamedTuple):
-    """Tensors under their published names, and facts about them."""
+    """Tensors under their published names."""
 
     path: Path  # the weights file, also if a folder was given
     tensors: Mapping[str, Tensor]
-    about: Published
+    meta: Mapping[object, object]  # other content of a checkpoint
     sha256: str  # hash of the weights file with config.json and preprocessor_config.json beside it
 
 
@@ -139,7 +138,7 @@ def read_segformer_file(path: Path) -> SegformerFile:
         tensors, meta = read_checkpoint(path)
     else:
         tensors, meta = read_tensor_file(path).tensors, {}
-    return SegformerFile(path, tensors, read_published(path, meta), _sha256(path))
+    return SegformerFile(path, tensors, meta, _sha256(path))
 
 
 def weights_in(folder: Path) -> Path:
