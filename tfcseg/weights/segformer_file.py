@@ -65,7 +65,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[object, obje
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds no named tensors; give a SegFormer's state_dict")
     tensors = next((content[key] for key in _STATE_DICTS if isinstance(content.get(key), Mapping)), content)
-    if not all(map(_is_named_array, tensors.items())):
+    if not all(isinstance(name, str) and _is_dense(tensor) for name, tensor in tensors.items()):
         raise WeightsError(f"{path} holds other things than named tensors; give a SegFormer's state_dict")
     # Strided tensors can claim far more memory than the file has; copies would need all of it.
     if sum(tensor.nbytes for tensor in tensors.values()) > FILE_LIMIT_BYTES:
@@ -106,12 +106,11 @@ def _others(path: Path) -> list[str]:
     return found
 
 
-def _is_named_array(item: tuple[object, object]) -> bool:
-    """Whether an entry is a name and a dense tensor (not sparse, quantised or meta)."""
-    name, tensor = item
-    if not (isinstance(name, str) and isinstance(tensor, Tensor)):
+def _is_dense(value: object) -> bool:
+    """Whether it is a tensor that is not sparse, quantised or meta."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
         return False
-    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    return value.device.type == "cpu" and not value.is_quantized
 
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")

@@ -44,8 +44,16 @@ def read_tensor_file(path: Path) -> TensorFile:
 
 
 def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Write a file, complete or not at all; returns the SHA-256. Raises OutputError on failure."""
-    data = _serialise(tensors, metadata)
+    """Write a file, complete or not at all; returns the SHA-256. Raises OutputError on failure.
+
+    The same content gives the same bytes: safetensors itself does not sort metadata.
+    """
+    data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    start = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+    content = {"__metadata__": dict(sorted(metadata.items())), **json.loads(data[LENGTH_BYTES:start])}
+    header = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % LENGTH_BYTES)  # tensors stay aligned
+    data = len(header).to_bytes(LENGTH_BYTES, "little") + header + data[start:]
     with replace_atomically(path) as partial:
         partial.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
@@ -74,14 +82,3 @@ def check_fits(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str,
             raise WeightsError(f"{path}: tensor {name!r} holds NaN or infinity; these weights cannot be used")
         if name.endswith("running_var") and (found < 0).any():
             raise WeightsError(f"{path}: tensor {name!r} holds negative variances; these weights cannot be used")
-
-
-def _serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Bytes of a file, the same for the same content: safetensors itself does not sort metadata."""
-    data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    start = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
-    entries = json.loads(data[LENGTH_BYTES:start])
-    content = {"__metadata__": dict(sorted(metadata.items())), **entries}
-    header = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % LENGTH_BYTES)  # tensors stay aligned
-    return len(header).to_bytes(LENGTH_BYTES, "little") + header + data[start:]

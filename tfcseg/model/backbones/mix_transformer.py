@@ -182,8 +182,7 @@ class MixTransformer(nn.Module):
     def __init__(self, stages: list[Stage]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
-        first, second, third, fourth = (stage.embedding.out_channels for stage in stages)
-        self.channels: Four = (first, second, third, fourth)
+        self.channels = tuple(stage.embedding.out_channels for stage in stages)
 
     def encode_low(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised image (B, 3, H, W) -> x1 (B, C1, H/4, W/4), x2 (B, C2, H/8, W/8).
