@@ -23,8 +23,7 @@ from torch.nn import functional as F
 from tfcseg.model.correlation import per_frame
 from tfcseg.model.ops.labelling import greatest
 
-REACH = 8
-"""In cells at stride 8: 64 px of the network's input in every direction within one interval."""
+REACH = 8  # in cells at stride 8: 64 px of the network's input in every direction within one interval
 
 DISTANCE_PENALTY = 0.004
 """Cosine that a match must gain per cell of distance; without it, matches in flat regions would wander."""
@@ -33,25 +32,19 @@ COLOUR_PENALTY = 0.01
 """Normalised colour (about half a grey level) by which a neighbour must match better per cell of distance; without it,
 noise would shift flat regions."""
 
-STRIP = 16
-"""Columns that are compared at once: with fewer, less of a product is far from its diagonal."""
+STRIP = 16  # columns that are compared at once: with fewer, less of a product is far from its diagonal
 
-BLOCKS = 128
-"""Blocks of positions that are compared at once on a CPU: what is gathered for them stays in the cache."""
+BLOCKS = 128  # blocks of positions that are compared at once on a CPU: what is gathered for them stays in the cache
 
-DISTANCES = torch.tensor([(y * y + x * x) ** 0.5 for y in (-1, 0, 1) for x in (-1, 0, 1)])
-"""Of the 3×3 positions around one."""
+DISTANCES = torch.tensor([(y * y + x * x) ** 0.5 for y in (-1, 0, 1) for x in (-1, 0, 1)])  # of 3×3 positions around
 
 
 class Shift(NamedTuple):
     """Where each position of the current frames lies in its keyframe."""
 
-    rows: Tensor
-    """(B·T·h4·w4,) row of the keyframes' (B·h4·w4) positions."""
-    coarse_rows: Tensor
-    """(B·T·h8·w8,) the same at stride 8."""
-    cells: Tensor
-    """(B·T, 2, h4, w4) displacement (y, x) in cells at stride 4."""
+    rows: Tensor  # (B·T·h4·w4,) row of the keyframes' (B·h4·w4) positions
+    coarse_rows: Tensor  # (B·T·h8·w8,) the same at stride 8
+    cells: Tensor  # (B·T, 2, h4, w4) displacement (y, x) in cells at stride 4
 
 
 @torch.no_grad()
@@ -207,10 +200,8 @@ def _colours(pictures: Tensor) -> Tensor:
 class Placed(NamedTuple):
     """Matches that colours have placed."""
 
-    rows: Tensor | None
-    """(T·h·w,) row of each position's match among the h·w positions of the keyframe; None: nothing moved."""
-    difference: Tensor
-    """(T, 1, h, w) mean difference of normalised colours around each match."""
+    rows: Tensor | None  # (T·h·w,) row of each position's match among the keyframe's h·w; None: nothing moved
+    difference: Tensor  # (T, 1, h, w) mean difference of normalised colours around each match
 
 
 def place_by_pixels(rows: Tensor | None, around: Tensor, pictures: Tensor) -> Placed:

@@ -8,14 +8,11 @@ from typing import Annotated, Any
 
 from tfcseg.options import THE_MODELS, Option, declared
 
-KEYFRAME_INTERVAL = 4
-"""Every 4th frame is a keyframe, in training and inference (paper, "Implementation details")."""
+KEYFRAME_INTERVAL = 4  # every 4th frame is a keyframe, in training and inference (paper, "Implementation details")
 
-SIMILARITY_THRESHOLD = 0.8
-"""Points with a lower similarity are updated by sparse MSDA (eq. 11)."""
+SIMILARITY_THRESHOLD = 0.8  # points with a lower similarity are updated by sparse MSDA (eq. 11)
 
-SIZE_MULTIPLE = 32
-"""Sides of network inputs are multiples of this, the deepest stride."""
+SIZE_MULTIPLE = 32  # sides of network inputs are multiples of this, the deepest stride
 
 MODES = ("tfc", "reuse", "image")
 """``image``: every frame is a keyframe. ``reuse``: eq. 4 alone. ``tfc``: eqs 4 to 11, or with keyframes weighed."""
@@ -33,8 +30,7 @@ SIDES = ("one", "past", "both")
 """Keyframes that frames refer to. ``one``: that of their interval (the paper). ``past`` and ``both`` (ours): those
 before them, or before and after them, weighed by evidence (model/evidence.py), in mode ``tfc``."""
 
-LONGEST = 4
-"""Maximum distance of adaptive keyframes, in intervals."""
+LONGEST = 4  # maximum distance of adaptive keyframes, in intervals
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,21 +45,13 @@ Backbone: TypeAlias = MixTransformer | EfficientNetLite0 | Mosaic
 class Keyframe(NamedTuple):
     """What frames up to the next keyframe need of this one (B rows each)."""
 
-    embedding: Tensor
-    """z_k (B, D, h, w)."""
-    logits: Tensor
-    """(B, K, h, w)."""
-    level2: Tensor
-    """x̂2_k, projected and resized to stride 4 (B, D, h, w), for eq. 6; if folded, fewer channels
-    with equal cosines."""
-    match: Tensor
-    """The same before its resize (B, ·, H/8, W/8); searched by aligned correlation."""
-    high: Tensor
-    """Levels 3 and 4 of the fused sum (B, D, h, w); with eq. 4 the same for every frame of the interval."""
-    levels: tuple[Tensor, Tensor]
-    """x3 and x4 (B, C_l, h_l, w_l)."""
-    added: Tensor | None = None
-    """What half the size adds to the logits of every frame (B, K, h, w): model/large_areas.py, model/things.py."""
+    embedding: Tensor  # z_k (B, D, h, w)
+    logits: Tensor  # (B, K, h, w)
+    level2: Tensor  # x̂2_k at stride 4 (B, D, h, w), for eq. 6; if folded, fewer channels with equal cosines
+    match: Tensor  # the same before its resize (B, ·, H/8, W/8); searched by aligned correlation
+    high: Tensor  # levels 3 and 4 of the fused sum (B, D, h, w); with eq. 4 the same for every frame of the interval
+    levels: tuple[Tensor, Tensor]  # x3 and x4 (B, C_l, h_l, w_l)
+    added: Tensor | None = None  # what half the size adds to all logits (B, K, h, w): large_areas.py, things.py
 
     def with_added(self, added: Tensor | None) -> Keyframe:
         """The same, with ``added`` (B, K, h, w) in its logits; None: nothing."""
@@ -69,16 +61,11 @@ class Keyframe(NamedTuple):
 class Between(NamedTuple):
     """Frames between keyframes (B·T rows), before they are compared with their keyframe."""
 
-    x1: Tensor
-    """(B·T, C_1, h, w)."""
-    x2: Tensor
-    """(B·T, C_2, H/8, W/8)."""
-    embedding: Tensor
-    """z_t (B·T, D, h, w)."""
-    level2: Tensor
-    """As `Keyframe.level2` (B·T, ·, h, w), for eq. 6."""
-    shift: Shift | None
-    """Where positions lie in their keyframe; None with the paper's correlation or if nothing moved."""
+    x1: Tensor  # (B·T, C_1, h, w)
+    x2: Tensor  # (B·T, C_2, H/8, W/8)
+    embedding: Tensor  # z_t (B·T, D, h, w)
+    level2: Tensor  # as `Keyframe.level2` (B·T, ·, h, w), for eq. 6
+    shift: Shift | None  # where positions lie in their keyframe; None with the paper's correlation or if nothing moved
 
     def moved(self, keyframe: Tensor) -> Tensor:
         """(B, C, h, w) of keyframes → (B·T, C, h, w), each position from where it was."""
@@ -88,14 +75,10 @@ class Between(NamedTuple):
 class NonKeyframes(NamedTuple):
     """Results for the B·T frames between keyframes."""
 
-    logits: Tensor
-    """(B·T, K, h, w)."""
-    similarity: Tensor
-    """w_t of eq. 6, unclamped (B·T, h, w)."""
-    updated_fraction: Tensor
-    """Share of points updated by sparse MSDA (B·T,), float32."""
-    shift: Shift | None
-    """Where positions lie in their keyframe; None with the paper's correlation or if nothing moved."""
+    logits: Tensor  # (B·T, K, h, w)
+    similarity: Tensor  # w_t of eq. 6, unclamped (B·T, h, w)
+    updated_fraction: Tensor  # share of points updated by sparse MSDA (B·T,), float32
+    shift: Shift | None  # where positions lie in their keyframe; None with the paper's correlation or if nothing moved
 
     @classmethod
     def of(cls, found: Between, logits: Tensor, w: Tensor, points: Points | None = None) -> NonKeyframes:

@@ -52,16 +52,13 @@ BLOCKS = (
 )
 
 LEVEL_ENDS = (2, 6, 12)
-"""Levels 1 to 3 are taken after this many blocks: strides 4, 8, 16. Level 4 follows the last block,
-also at stride 16."""
+"""Levels 1 to 3 are taken after this many blocks: strides 4, 8, 16. Level 4 follows the last, also at stride 16."""
 
 LAST_CHANNELS = 448
 
-POOLS = (8, 4, 2)
-"""Sides of the pyramid's windows in positions at stride 16, coarsest first."""
+POOLS = (8, 4, 2)  # sides of the pyramid's windows in positions at stride 16, coarsest first
 
-POOL_KERNELS = (3, 5)
-"""A window's channels are split in two; each half has its own kernel size."""
+POOL_KERNELS = (3, 5)  # a window's channels are split in two; each half has its own kernel size
 
 POOL_CHANNELS, CONTEXT_CHANNELS = 64, 128
 

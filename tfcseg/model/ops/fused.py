@@ -35,8 +35,7 @@ Padding: TypeAlias = tuple[int, int]
 
 _REORDER = "mkldnn_reorder_conv2d_weight"
 
-KEPT_ORDERS = 8
-"""Number of map shapes for which a convolution keeps its weights in oneDNN's order."""
+KEPT_ORDERS = 8  # number of map shapes for which a convolution keeps its weights in oneDNN's order
 
 
 def convolve(x: Tensor, conv: nn.Conv2d, activation: str = "none", padding: Padding | None = None) -> Tensor:
@@ -76,12 +75,9 @@ def add_and_rectify(x: Tensor, conv: nn.Conv2d, rest: Tensor) -> Tensor:
 class _Orders(NamedTuple):
     """Weights of a convolution in oneDNN's orders."""
 
-    source: Tensor
-    """The weight itself: holding it keeps its memory from being reused by another one."""
-    changes: int
-    """How often the weight had been changed."""
-    weights: dict[tuple[torch.Size, Padding, int], Tensor]
-    """By shape of the map, padding and number of threads."""
+    source: Tensor  # the weight itself: holding it keeps its memory from being reused by another one
+    changes: int  # how often the weight had been changed
+    weights: dict[tuple[torch.Size, Padding, int], Tensor]  # by shape of the map, padding and number of threads
 
 
 _orders: WeakKeyDictionary[nn.Conv2d, _Orders] = WeakKeyDictionary()

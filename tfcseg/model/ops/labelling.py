@@ -17,17 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CHUNK_VALUES = 1 << 22
-"""Gathered logits held at once; bounds memory for any size and number of classes."""
+CHUNK_VALUES = 1 << 22  # gathered logits held at once; bounds memory for any size and number of classes
 
-PIXELS = 1 << 16
-"""Pixels between two classes that are decided at once."""
+PIXELS = 1 << 16  # pixels between two classes that are decided at once
 
-MEANS = (0.0, 0.5, 1.0)
-"""Shares of the second of two classes in the means that other classes are compared with."""
+MEANS = (0.0, 0.5, 1.0)  # shares of the second of two classes in the means that other classes are compared with
 
-ROUNDING = 1e-6
-"""Relative error that resized logits may have: closer classes are compared pixel by pixel."""
+ROUNDING = 1e-6  # relative error that resized logits may have: closer classes are compared pixel by pixel
 
 
 def labels_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -99,12 +95,9 @@ class _Grid:
 class _Pairs(NamedTuple):
     """Cells in which only two classes can come first, up to the cells on their right and below them."""
 
-    found: Tensor
-    """(B, h, w) bool."""
-    classes: Tensor
-    """(B·h·w, 2) uint8, in ascending order."""
-    leads: Tensor
-    """(4, B·h·w): by how much the second one's logit is greater in the cell and its neighbours."""
+    found: Tensor  # (B, h, w) bool
+    classes: Tensor  # (B·h·w, 2) uint8, in ascending order
+    leads: Tensor  # (4, B·h·w): by how much the second one's logit is greater in the cell and its neighbours
 
 
 def _find_pairs(cell_logits: Tensor, rows: Tensor, coarse: Tensor, mixed: Tensor) -> _Pairs:

@@ -24,12 +24,9 @@ class Rows(NamedTuple):
 
     first: int
     last: int
-    top: int
-    """First input row."""
-    bottom: int
-    """Last input row (excluded)."""
-    padding: tuple[int, int]
-    """Rows of zeros above and below the input rows."""
+    top: int  # first input row
+    bottom: int  # last input row (excluded)
+    padding: tuple[int, int]  # rows of zeros above and below the input rows
 
 
 def strips(height: int, count: int, *, kernel: int = 1, stride: int = 1, before: int = 0) -> list[Rows]:
