@@ -33,9 +33,7 @@ COLOUR_PENALTY = 0.01
 noise would shift flat regions."""
 
 STRIP = 16  # columns that are compared at once: with fewer, less of a product is far from its diagonal
-
 BLOCKS = 128  # blocks of positions that are compared at once on a CPU: what is gathered for them stays in the cache
-
 DISTANCES = torch.tensor([(y * y + x * x) ** 0.5 for y in (-1, 0, 1) for x in (-1, 0, 1)])  # of 3×3 positions around
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 
 NUM_LEVELS = 4  # encoder levels at strides 4, 8, 16 and 32 (eq. 1)
-
 HEADS = 8  # of the deformable attention (Deformable DETR); the heads share the embedding width
 
 EVIDENCE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0)

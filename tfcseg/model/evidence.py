@@ -33,7 +33,6 @@ from tfcseg.model.decode_head import resize, widened
 from tfcseg.model.ops.labelling import greatest
 
 MOST_WEIGHT = 2.0  # most weight that all keyframes on one side of a keyframe have; one that is certain by itself has 1
-
 CHANGED = 0.7  # similarity below which a position counts as changed
 
 SAME_SCENE = 0.4
@@ -52,9 +51,7 @@ LEVEL1_WEIGHT = 0.5
 """Weight of level 1 beside level 2 in what is compared at half the size: level 2 alone misses small things there."""
 
 HALVING_DIFFERENCE = 0.3  # difference of normalised colours (17 of 255 levels) that halves the evidence
-
 LEAST_WEIGHT = 1e-3  # minimum weight of a position in a keyframe: a mean needs weights above zero
-
 LEAST_SIDE_WEIGHT = 1e-6  # weight of a keyframe of the same scene at positions without evidence
 
 

@@ -9,9 +9,7 @@ from typing import Annotated, Any
 from tfcseg.options import THE_MODELS, Option, declared
 
 KEYFRAME_INTERVAL = 4  # every 4th frame is a keyframe, in training and inference (paper, "Implementation details")
-
 SIMILARITY_THRESHOLD = 0.8  # points with a lower similarity are updated by sparse MSDA (eq. 11)
-
 SIZE_MULTIPLE = 32  # sides of network inputs are multiples of this, the deepest stride
 
 MODES = ("tfc", "reuse", "image")

@@ -57,7 +57,6 @@ LEVEL_ENDS = (2, 6, 12)
 LAST_CHANNELS = 448
 
 POOLS = (8, 4, 2)  # sides of the pyramid's windows in positions at stride 16, coarsest first
-
 POOL_KERNELS = (3, 5)  # a window's channels are split in two; each half has its own kernel size
 
 POOL_CHANNELS, CONTEXT_CHANNELS = 64, 128

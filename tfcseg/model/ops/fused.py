@@ -119,10 +119,8 @@ def _fusable_types() -> frozenset[torch.dtype]:
     """Types that oneDNN computes here. The operations are private to PyTorch and may be missing."""
     operations = torch.ops.mkldnn
     is_there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    needed = ((operations, "_convolution_pointwise_"), (operations, "_linear_pointwise"), (torch._C._nn, _REORDER))
-    if not (is_there and all(hasattr(*each) for each in needed)):
+    names = ("_convolution_pointwise_", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+    if not (is_there and all(hasattr(operations, name) for name in names) and hasattr(torch._C._nn, _REORDER)):
         return frozenset()
-    found = {torch.float32}
-    if hasattr(operations, "_is_mkldnn_bf16_supported") and operations._is_mkldnn_bf16_supported():
-        found.add(torch.bfloat16)
-    return frozenset(found)
+    has_bfloat16 = operations._is_mkldnn_bf16_supported()
+    return frozenset({torch.float32, torch.bfloat16} if has_bfloat16 else {torch.float32})

@@ -1,4 +1,4 @@
-"""From logits to labels at any size, without logits at that size.
+"""From logits to labels at any size, without logits at that size, and to their confidence.
 
 Shapes: B frames, K classes, h w grid of the logits, H W output size, N pixels.
 
@@ -18,11 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CHUNK_VALUES = 1 << 22  # gathered logits held at once; bounds memory for any size and number of classes
-
 PIXELS = 1 << 16  # pixels between two classes that are decided at once
-
 MEANS = (0.0, 0.5, 1.0)  # shares of the second of two classes in the means that other classes are compared with
-
 ROUNDING = 1e-6  # relative error that resized logits may have: closer classes are compared pixel by pixel
 
 
@@ -67,6 +64,17 @@ def labels_from_cells(coarse: Tensor, logits_at: Callable[[Tensor], Tensor], siz
         summed = F.embedding_bag(rows[_neighbours(cell, h, w)], logits, mode="sum", per_sample_weights=shares)
         labels.scatter_(0, pixels, greatest(summed).to(torch.uint8))
     return labels.view(frames, *size)
+
+
+def confidence_from_logits(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Largest probability of ``logits`` (B, K, h, w), each divided by ``temperature``: (B, h, w) uint8, 255 is 1.
+
+    With a temperature fitted on held-out data (Guo et al., ICML 2017), it should be the share of labels that are right.
+    """
+    vectors = logits.detach().permute(0, 2, 3, 1).to(torch.promote_types(logits.dtype, torch.float32))
+    behind = vectors - vectors.amax(-1, keepdim=True)
+    largest = behind.mul_(1 / temperature).exp_().sum(-1).reciprocal_()
+    return largest.mul_(255).round_().to(torch.uint8)
 
 
 class _Grid:
