@@ -83,10 +83,8 @@ class ContextPyramid(nn.Module):
         for pool, filters in zip(POOLS, self.filters, strict=True):
             # Windows keep their size in pixels for any picture size; the last ones may be cut off at its edge.
             means = F.avg_pool2d(x, pool, ceil_mode=True, count_include_pad=False)
-            halves = means.chunk(len(POOL_KERNELS), dim=1)
-            joined = torch.cat(
-                [chain(half) for chain, half in zip(cast(nn.ModuleList, filters), halves, strict=True)], dim=1
-            )
+            halves = zip(cast(nn.ModuleList, filters), means.chunk(len(POOL_KERNELS), dim=1), strict=True)
+            joined = torch.cat([chain(half) for chain, half in halves], dim=1)
             enlarged = F.interpolate(joined, scale_factor=float(pool), mode="bilinear", align_corners=False)
             parts.append(enlarged[..., :h, :w])
         context: Tensor = self.project.activated(torch.cat([*parts, x], dim=1))

@@ -10,7 +10,6 @@ places a single number, by how much one class leads another, if these two lead a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,16 +47,15 @@ def labels_from_cells(coarse: Tensor, logits_at: Callable[[Tensor], Tensor], siz
     rows = torch.zeros(frames * h * w, dtype=torch.int64, device=coarse.device)  # of the logits, for each cell
     rows[where] = torch.arange(len(where), device=coarse.device)
     grid = _Grid(frames, (h, w), size, logits)
-    pairs = _find_pairs(logits, rows, coarse, mixed)
+    paired, classes, leads = _find_pairs(logits, rows, coarse, mixed)
     labels = grid.enlarge(coarse).view(-1)
-    for pixels in torch.split(_nonzero(grid.enlarge(pairs.found).flatten()), PIXELS):
+    for pixels in torch.split(_nonzero(grid.enlarge(paired).flatten()), PIXELS):
         cell, across, down = grid.places(pixels)
-        here, right, below, opposite = (lead.index_select(0, cell) for lead in pairs.leads)
+        here, right, below, opposite = (lead.index_select(0, cell) for lead in leads)
         lead = torch.lerp(torch.lerp(here, right, across), torch.lerp(below, opposite, across), down)
-        labels.scatter_(0, pixels, pairs.classes.view(-1).index_select(0, cell.mul_(2).add_(lead > 0)))
-    for pixels in torch.split(
-        _nonzero(grid.enlarge(mixed & ~pairs.found).flatten()), max(1, CHUNK_VALUES // logits.shape[1])
-    ):
+        labels.scatter_(0, pixels, classes.view(-1).index_select(0, cell.mul_(2).add_(lead > 0)))
+    others = _nonzero(grid.enlarge(mixed & ~paired).flatten())
+    for pixels in torch.split(others, max(1, CHUNK_VALUES // logits.shape[1])):
         cell, across, down = grid.places(pixels)
         shares = torch.stack([(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across], 1)
         # The embedding bag sums the four neighbours without writing any of them to memory first.
@@ -100,18 +98,13 @@ class _Grid:
         return cell, self._across.index_select(0, x), self._down.index_select(0, line)
 
 
-class _Pairs(NamedTuple):
-    """Cells in which only two classes can come first, up to the cells on their right and below them."""
+def _find_pairs(cell_logits: Tensor, rows: Tensor, coarse: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Find in which of the ``mixed`` cells (B, h, w), with argmax ``coarse``, up to the cells on their right and below
+    them, only two classes can come first.
 
-    found: Tensor  # (B, h, w) bool
-    classes: Tensor  # (B·h·w, 2) uint8, in ascending order
-    leads: Tensor  # (4, B·h·w): by how much the second one's logit is greater in the cell and its neighbours
-
-
-def _find_pairs(cell_logits: Tensor, rows: Tensor, coarse: Tensor, mixed: Tensor) -> _Pairs:
-    """Find which of the ``mixed`` cells (B, h, w), with argmax ``coarse``, only two classes share.
-
-    ``rows`` (B·h·w,) are the cells' rows of ``cell_logits`` (N, K), of cells beside borders.
+    ``rows`` (B·h·w,) are the cells' rows of ``cell_logits`` (N, K), of cells beside borders. Returns where these cells
+    are, (B, h, w) bool; their classes (B·h·w, 2) uint8, in ascending order; and by how much the second one's logit is
+    greater in the cell and its neighbours (4, B·h·w).
 
     A class stays behind everywhere between four neighbours if one of the two, or a mean of both, is greater in each of
     them: the greater of two is never below their mean, and all are resized with the same shares.
@@ -133,7 +126,7 @@ def _find_pairs(cell_logits: Tensor, rows: Tensor, coarse: Tensor, mixed: Tensor
         found.view(-1).scatter_(0, cell, others.amax(1) < 0)
         classes.index_copy_(0, cell, two.to(torch.uint8))
         leads.index_copy_(1, cell, (second - first)[..., 0])
-    return _Pairs(found, classes, leads)
+    return found, classes, leads
 
 
 def _neighbours(cell: Tensor, h: int, w: int) -> Tensor:
