@@ -46,15 +46,16 @@ def test_wide_maps_are_cut_and_small_ones_are_not():
     assert strip_count(torch.zeros(1, 16, 240, 320), 960, 240) == 1  # gradients need whole maps
 
 
+@pytest.mark.parametrize("is_folded", [False, True])
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "b0", "b2"])
-def test_backbones_in_strips_give_the_same_features(name, monkeypatch):
+def test_backbones_in_strips_give_the_same_features(name, is_folded, monkeypatch):
     torch.manual_seed(0)
     network = EfficientNetLite0() if name == "efficientnet_lite0" else build_mix_transformer(name)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # biases that padding must not meet
             torch.nn.init.normal_(module.bias)
     network.eval().double().to(memory_format=torch.channels_last)
-    if isinstance(network, EfficientNetLite0):
+    if is_folded:
         fold_layers(network)
     image = torch.randn(2, 3, 96, 160).double()
     with torch.inference_mode():

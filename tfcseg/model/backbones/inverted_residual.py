@@ -68,11 +68,14 @@ class ConvNorm(nn.Module):
     def activated(self, x: Tensor) -> Tensor:
         """The same, with the activation."""
         if not isinstance(self.norm, nn.Identity):
-            return F.relu6(self(x), inplace=True) if self.activation == "relu6" else F.relu(self(x), inplace=True)
+            return activate(self(x), self.activation)
         return convolve(F.pad(x, self._uneven) if self._uneven else x, self.conv, self.activation)
 
     def activated_strip(self, x: Tensor, rows: Rows) -> Tensor:
-        """`activated` of a folded layer for the ``rows`` of a strip; ``x`` includes their neighbours."""
+        """`activated` for the ``rows`` of a strip; ``x`` includes their neighbours."""
+        if not self.is_folded:
+            x = F.pad(x, (self.before, self.after, *rows.padding))
+            return activate(self.norm(convolve(x, self.conv, padding=(0, 0))), self.activation)
         # copying the widest map costs as much as its filter, which pads columns itself
         if any(rows.padding):
             x = F.pad(x, (0, 0, *rows.padding))
@@ -135,7 +138,7 @@ class InvertedResidual(nn.Module):
         stride = depthwise.conv.stride[0]
         kernel = depthwise.conv.dilation[0] * (depthwise.conv.kernel_size[0] - 1) + 1
         count = strip_count(x, depthwise.conv.in_channels, x.shape[-2] // (stride * kernel))
-        if count > 1 and depthwise.is_folded:
+        if count > 1:
             rows = strips(x.shape[-2], count, kernel=kernel, stride=stride, before=depthwise.before)
             y = in_strips(x, rows, self._strip)
         else:
@@ -148,3 +151,8 @@ class InvertedResidual(nn.Module):
 
     def _expanded(self, x: Tensor) -> Tensor:
         return x if self.expand is None else self.expand.activated(x)
+
+
+def activate(x: Tensor, activation: str) -> Tensor:
+    """``relu`` or ``relu6`` of ``x``, which is overwritten."""
+    return F.relu6(x, inplace=True) if activation == "relu6" else F.relu(x, inplace=True)
