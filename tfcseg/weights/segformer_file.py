@@ -27,6 +27,8 @@ _STARTS = (
     (b"<!doctype", "a web page, not the file; download it again"),
     (b"<html", "a web page, not the file; download it again"),
 )
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+_BESIDE = ("config.json", "preprocessor_config.json")  # files that determine preprocessing or class names
 ADVICE = "tfcseg runs SegFormers; tfcseg steady, eval --predictions and compare --baseline take masks of any program"
 
 
@@ -113,11 +115,6 @@ def _is_dense(value: object) -> bool:
     return value.device.type == "cpu" and not value.is_quantized
 
 
-FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-_BESIDE = ("config.json", "preprocessor_config.json")  # files that determine preprocessing or class names
-_OFFERED = 3
-
-
 class SegformerFile(NamedTuple):
     """Tensors under their published names."""
 
@@ -156,7 +153,7 @@ def weights_in(folder: Path) -> Path:
         raise WeightsError(f"{missing}: weights in several files are not supported; save them as one")
     inside = [found.parent for found in folder.glob("*/config.json")]
     files = [found for suffix in ("pth", "pt", "safetensors") for found in folder.glob(f"*.{suffix}")]
-    names = sorted(map(str, (*inside, *files)))[-_OFFERED:]
+    names = sorted(map(str, (*inside, *files)))[-3:]
     raise WeightsError(missing + (f"; give one of {', '.join(names)}" if names else ""))
 
 

@@ -18,7 +18,6 @@ from tfcseg.files import replace_atomically
 from tfcseg.spelling import first_of
 from tfcseg.weights.tensor_header import LENGTH_BYTES, damaged, open_weights, read_metadata
 
-_NAMES_SHOWN, _NAME_CHARACTERS = 3, 100
 _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -63,13 +62,13 @@ def check_fits(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str,
     """Raise WeightsError unless ``tensors`` has names and shapes of ``expected``, and finite numbers. ``expected`` may
     be on the meta device. For floats, half and single precision are accepted."""
     leftover, missing = (
-        [repr(name[:_NAME_CHARACTERS]) for name in sorted(names)]
+        [repr(name[:100]) for name in sorted(names)]
         for names in (tensors.keys() - expected.keys(), expected.keys() - tensors.keys())
     )
     if leftover:
-        raise WeightsError(f"{path} has tensors that the network does not have: {first_of(leftover, _NAMES_SHOWN)}")
+        raise WeightsError(f"{path} has tensors that the network does not have: {first_of(leftover, 3)}")
     if missing:
-        raise WeightsError(f"{path} lacks tensors that the network needs: {first_of(missing, _NAMES_SHOWN)}")
+        raise WeightsError(f"{path} lacks tensors that the network needs: {first_of(missing, 3)}")
     for name, wanted in expected.items():
         found = tensors[name]
         if found.shape != wanted.shape:
