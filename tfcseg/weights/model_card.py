@@ -82,10 +82,9 @@ class ModelCard:
 
 def parse_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
     """Parse the card in the metadata of the file at ``path``; WeightsError names a missing or invalid entry."""
-    found = metadata.get("format")
+    found = metadata.get("format", "")
     if found != FORMAT:
-        made = "not made by tfcseg" if found is None else f"of format {found[:60]!r}, not {FORMAT!r}"
-        raise WeightsError(f"{path} is {made}; make it again with this version")
+        raise WeightsError(f"{path} is of format {found[:60]!r}, not {FORMAT!r}; make it again with this version")
     try:
         _require_keys(metadata, {"format", *_TEXTS, *_OBJECTS})
         config = _entry(metadata, "config", _config)
