@@ -15,9 +15,6 @@ from torch.nn import functional as F
 from tfcseg.model.ops.fused import convolve
 from tfcseg.model.ops.strips import Rows, in_strips, strip_count, strips
 
-BATCH_NORM_EPS = 1e-3
-BATCH_NORM_MOMENTUM = 0.01
-
 
 class ConvNorm(nn.Module):
     """Convolution with SAME padding and batch norm; ``fold`` merges the two exactly for inference."""
@@ -41,19 +38,10 @@ class ConvNorm(nn.Module):
         self.before, self.after = before, total - before
         """Rows and columns of padding; depends only on the stride if sides are multiples of it."""
         self._uneven = (before, total - before, before, total - before) if total % 2 else None
-        self.conv = nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel,
-            stride=stride,
-            padding=0 if self._uneven else before,
-            groups=groups,
-            dilation=dilation,
-            bias=not norm,
-        )
-        self.norm: nn.Module = (
-            nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM) if norm else nn.Identity()
-        )
+        padding = 0 if self._uneven else before
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=not norm)
+        # EfficientNet's numbers
+        self.norm: nn.Module = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01) if norm else nn.Identity()
         self.is_folded = False
         self.widened: nn.Conv2d | None = None
         """Folded, with uneven padding: the same filter with a column of zeros in front, for `activated_strip`."""
