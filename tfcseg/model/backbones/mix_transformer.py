@@ -189,15 +189,13 @@ class MixTransformer(nn.Module):
 
         H and W are multiples of 32: each stage's stride · R is 32, and the reductions would drop the rest.
         """
-        x1: Tensor = self.stages[0](image.contiguous(memory_format=torch.channels_last))
-        x2: Tensor = self.stages[1](x1)
-        return x1, x2
+        x1 = self.stages[0](image.contiguous(memory_format=torch.channels_last))
+        return x1, self.stages[1](x1)
 
     def encode_high(self, x2: Tensor) -> tuple[Tensor, Tensor]:
         """x2 (B, C2, H/8, W/8) -> x3 (B, C3, H/16, W/16), x4 (B, C4, H/32, W/32)."""
-        x3: Tensor = self.stages[2](x2)
-        x4: Tensor = self.stages[3](x3)
-        return x3, x4
+        x3 = self.stages[2](x2)
+        return x3, self.stages[3](x3)
 
 
 def build_mix_transformer(variant: str, *, drop_path: float = 0.1) -> MixTransformer:
