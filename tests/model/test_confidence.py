@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tfcseg.model.ops.confidence import confidence_from_logits
+from tfcseg.model.ops.labelling import confidence_from_logits
 
 
 def test_two_classes_counted_by_hand():

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from tfcseg.model.backbones.efficientnet_lite import ConvNorm, EfficientNetLite0
+from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0
+from tfcseg.model.backbones.inverted_residual import ConvNorm, fold_layers
 from tfcseg.model.backbones.mix_transformer import build_mix_transformer
 from tfcseg.model.ops import strips as strips_module
 from tfcseg.model.ops.strips import in_strips, strip_count, strips
@@ -26,8 +27,7 @@ def test_strips_cover_every_row_once_and_bring_their_neighbours(height, count, k
     for strip in found:
         wanted = range(strip.first * stride - before, (strip.last - 1) * stride - before + kernel)
         assert list(range(strip.top, strip.bottom)) == [row for row in wanted if 0 <= row < height]
-        assert strip.pad_top == sum(row < 0 for row in wanted)
-        assert strip.pad_bottom == sum(row >= height for row in wanted)
+        assert strip.padding == (sum(row < 0 for row in wanted), sum(row >= height for row in wanted))
 
 
 def test_strips_are_joined_in_order_for_every_picture():
@@ -55,8 +55,8 @@ def test_backbones_in_strips_give_the_same_features(name, is_folded, monkeypatch
         if isinstance(module, torch.nn.BatchNorm2d):  # biases that padding must not meet
             torch.nn.init.normal_(module.bias)
     network.eval().double().to(memory_format=torch.channels_last)
-    if is_folded and name == "efficientnet_lite0":
-        network.fold()
+    if is_folded:
+        fold_layers(network)
     image = torch.randn(2, 3, 96, 160).double()
     with torch.inference_mode():
         wanted = network.encode_low(image)

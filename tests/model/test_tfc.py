@@ -241,6 +241,7 @@ def test_keyframes_and_others_share_all_weights_but_the_update():
     assert (total - own) / 1e6 == pytest.approx(3.8, abs=0.1)
 
 
-def test_unknown_backbones_are_refused():
-    with pytest.raises(ValueError, match="unknown backbone 'resnet50'"):
-        build_segmenter(ModelConfig("resnet50", embed_dim=16, num_classes=3))
+@pytest.mark.parametrize("name", ["resnet50", "mit_b6"])
+def test_unknown_backbones_are_refused(name):
+    with pytest.raises(ValueError, match=f"unknown backbone '{name}'"):
+        build_segmenter(ModelConfig(name, embed_dim=16, num_classes=3))

@@ -78,7 +78,7 @@ def encoder(tmp_path_factory):
 
 def test_a_published_segformer_gets_another_classifier(segformer):
     network, card = start_supervised("mit_b3", LABELS, segformer, 480)
-    found, expected = network.state_dict(), convert_pretrained(segformer).state_dict
+    found, expected = network.state_dict(), convert_pretrained(segformer).network.state_dict()
     shared = [name for name in found if not name.startswith(("decode_head.classifier.", "update."))]
     assert len(shared) > 150
     assert all(torch.equal(found[name], expected[name]) for name in shared)

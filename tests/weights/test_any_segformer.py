@@ -1,6 +1,8 @@
 """Anyone's SegFormer as a model: the labels are those that transformers gives, whatever form the weights come in."""
 
 import json
+import subprocess
+import sys
 from collections import OrderedDict
 from dataclasses import replace
 
@@ -65,6 +67,15 @@ def test_labels_are_those_of_transformers(b0, size):
         wanted = labels_of_transformers(network, processor, image, 64)
         assert len(np.unique(wanted)) > 3
         assert (frame.labels == wanted).mean() >= 0.9999
+
+
+def test_loading_does_not_start_torchs_compiler(b0):
+    """Its import would cost every command a second or more."""
+    script = (
+        "import sys; from tfcseg.weights.loading import load_model; load_model(sys.argv[1], device='cpu'); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, b0[0]], check=False).returncode == 0
 
 
 def test_a_b2_of_cityscapes(tmp_path):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.command_line import call
 from tests.helpers.tiny_model import build_tiny_network, tiny_card, write_tiny_model
-from tfcseg.errors import TfcsegError, WeightsError
+from tfcseg.errors import WeightsError
 from tfcseg.weights.convert import convert_segformer
 from tfcseg.weights.loading import load_model, save_model
 from tfcseg.weights.segformer_file import read_segformer_file
@@ -210,14 +210,6 @@ def test_the_order_of_metadata_changes_nothing(tmp_path):
 # -------------------------------------------------------------------------------------------------------------- convert
 
 
-class RunsWhenOpened:
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self):
-        return (Path.touch, (self.trace,))
-
-
 @pytest.fixture(scope="module")
 def pickles() -> list[bytes]:
     """What torch.save writes, in both of its formats, and what pickle does."""
@@ -276,15 +268,6 @@ def test_a_number_repeated_without_end_takes_no_room(tmp_path):
     assert (tmp_path / "endless.pth").stat().st_size < 10_000
     with pytest.raises(WeightsError, match="claims tensors of more than 2 GiB"):
         convert_segformer(tmp_path / "endless.pth")
-
-
-def test_code_in_a_checkpoint_does_not_run(tmp_path):
-    trace, path = tmp_path / "it-ran", tmp_path / "model.pth"
-    for save in (torch.save, lambda content, place: place.write_bytes(pickle.dumps(content))):
-        save({"state_dict": {"a": torch.zeros(1)}, "meta": RunsWhenOpened(trace)}, path)
-        with pytest.raises(TfcsegError, match=r"which is not opened|pickle"):
-            convert_segformer(path)
-    assert not trace.exists()
 
 
 def test_torchs_colours_and_advice_stay_out_of_the_reason(tmp_path):

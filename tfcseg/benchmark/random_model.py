@@ -19,9 +19,9 @@ from tfcseg.errors import UsageError
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Image
 from tfcseg.model.config import ModelConfig
-from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.model.tfc import BACKBONES, TFCSegmenter, build_segmenter
 from tfcseg.weights.loading import save_model
-from tfcseg.weights.model_card import BACKBONES, IMAGENET_PREPROCESSING, ModelCard
+from tfcseg.weights.model_card import IMAGENET_PREPROCESSING, ModelCard
 
 BOUNDARY_SHARE = 0.08
 """Share of the cells at stride 4 next to another class; the default model's on the demo clip."""

@@ -22,8 +22,7 @@ from tfcseg.inference.network_input import NetworkInput
 from tfcseg.inference.options import describe_method
 from tfcseg.media.frames import Image
 from tfcseg.model.evidence import CarryOver
-from tfcseg.model.ops.confidence import confidence_from_logits
-from tfcseg.model.ops.labelling import labels_from_logits
+from tfcseg.model.ops.labelling import confidence_from_logits, labels_from_logits
 from tfcseg.model.options import InferenceOptions
 from tfcseg.model.tfc import Keyframe, NonKeyframes
 from tfcseg.weights.loading import LoadedModel

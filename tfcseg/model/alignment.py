@@ -23,8 +23,7 @@ from torch.nn import functional as F
 from tfcseg.model.correlation import per_frame
 from tfcseg.model.ops.labelling import greatest
 
-REACH = 8
-"""In cells at stride 8: 64 px of the network's input in every direction within one interval."""
+REACH = 8  # in cells at stride 8: 64 px of the network's input in every direction within one interval
 
 DISTANCE_PENALTY = 0.004
 """Cosine that a match must gain per cell of distance; without it, matches in flat regions would wander."""
@@ -33,34 +32,17 @@ COLOUR_PENALTY = 0.01
 """Normalised colour (about half a grey level) by which a neighbour must match better per cell of distance; without it,
 noise would shift flat regions."""
 
-STRIP = 16
-"""Columns that are compared at once: with fewer, less of a product is far from its diagonal."""
-
-BLOCKS = 128
-"""Blocks of positions that are compared at once on a CPU: what is gathered for them stays in the cache."""
-
-DISTANCES = torch.tensor([(y * y + x * x) ** 0.5 for y in (-1, 0, 1) for x in (-1, 0, 1)])
-"""Of the 3×3 positions around one."""
+STRIP = 16  # columns that are compared at once: with fewer, less of a product is far from its diagonal
+BLOCKS = 128  # blocks of positions that are compared at once on a CPU: what is gathered for them stays in the cache
+DISTANCES = torch.tensor([(y * y + x * x) ** 0.5 for y in (-1, 0, 1) for x in (-1, 0, 1)])  # of 3×3 positions around
 
 
 class Shift(NamedTuple):
     """Where each position of the current frames lies in its keyframe."""
 
-    rows: Tensor
-    """(B·T·h4·w4,) row of the keyframes' (B·h4·w4) positions."""
-    coarse_rows: Tensor
-    """(B·T·h8·w8,) the same at stride 8."""
-    cells: Tensor
-    """(B·T, 2, h4, w4) displacement (y, x) in cells at stride 4."""
-
-
-class Matches(NamedTuple):
-    """The best match of each position."""
-
-    cells: Tensor
-    """(B·T, 2, h8, w8) displacement (y, x) in half cells of stride 8."""
-    cosine: Tensor
-    """(B·T, 1, h8, w8) with the whole cell there."""
+    rows: Tensor  # (B·T·h4·w4,) row of the keyframes' (B·h4·w4) positions
+    coarse_rows: Tensor  # (B·T·h8·w8,) the same at stride 8
+    cells: Tensor  # (B·T, 2, h4, w4) displacement (y, x) in cells at stride 4
 
 
 @torch.no_grad()
@@ -71,18 +53,19 @@ def find_shift(keyframe: Tensor, current: Tensor) -> Shift | None:
     are whole cells at stride 8, refined to stride 4 by a parabola where something moved. Not differentiable: training
     sees the moved features, not the choice.
     """
-    cells = find_matches(F.normalize(keyframe, dim=1), F.normalize(current, dim=1)).cells
+    cells, _ = find_matches(F.normalize(keyframe, dim=1), F.normalize(current, dim=1))
     # An exported graph has no branches: it also moves by nothing.
     if not torch.compiler.is_exporting() and not cells.any():
         return None
     coarse = (cells / 2).round().long()
     cells = F.interpolate(cells, scale_factor=2.0, mode="bilinear", align_corners=False).round().long()
     batch = keyframe.shape[0]
-    return Shift(_rows(cells, batch), _rows(coarse, batch), cells)
+    return Shift(rows_at(cells, batch), rows_at(coarse, batch), cells)
 
 
-def find_matches(keyframe: Tensor, current: Tensor) -> Matches:
-    """The same for normalised vectors, with the cosine of each match."""
+def find_matches(keyframe: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for normalised vectors. Returns displacements (B·T, 2, h8, w8), (y, x) in half cells of stride 8, and
+    cosines with the whole cells there (B·T, 1, h8, w8)."""
     scores = match_scores(_halve(keyframe), _halve(current), REACH // 2, 2 * DISTANCE_PENALTY)
     side = 2 * (REACH // 2) + 1
     best = _best(scores)
@@ -90,7 +73,7 @@ def find_matches(keyframe: Tensor, current: Tensor) -> Matches:
     cosines = near_cosines(keyframe, current, near)
     scores = near_scores(cosines, near)
     best = _best(scores)
-    return Matches(refine(scores, near, best), cosines.gather(1, best[:, None]))
+    return refine(scores, near, best), cosines.gather(1, best[:, None])
 
 
 def match_scores(keyframe: Tensor, current: Tensor, reach: int, penalty: float) -> Tensor:
@@ -215,10 +198,8 @@ def _colours(pictures: Tensor) -> Tensor:
 class Placed(NamedTuple):
     """Matches that colours have placed."""
 
-    rows: Tensor | None
-    """(T·h·w,) row of each position's match among the h·w positions of the keyframe; None: nothing moved."""
-    difference: Tensor
-    """(T, 1, h, w) mean difference of normalised colours around each match."""
+    rows: Tensor | None  # (T·h·w,) row of each position's match among the keyframe's h·w; None: nothing moved
+    difference: Tensor  # (T, 1, h, w) mean difference of normalised colours around each match
 
 
 def place_by_pixels(rows: Tensor | None, around: Tensor, pictures: Tensor) -> Placed:
@@ -268,8 +249,9 @@ def _halve(x: Tensor) -> Tensor:
     return F.normalize(F.avg_pool2d(x, 2), dim=1)
 
 
-def _rows(cells: Tensor, batch: int) -> Tensor:
-    """Row of each position's match among the (B·h·w) positions of the keyframes, clamped to the picture."""
+def rows_at(cells: Tensor, batch: int) -> Tensor:
+    """Rows of matches among the (B·h·w) positions of B keyframes, clamped to the picture, for displacements ``cells``
+    (B·T, 2, h, w) on that grid."""
     frames, _, h, w = cells.shape
     y = (torch.arange(h, device=cells.device)[:, None] + cells[:, 0]).clamp(0, h - 1)
     x = (torch.arange(w, device=cells.device) + cells[:, 1]).clamp(0, w - 1)

@@ -91,9 +91,8 @@ class DecodeHead(nn.Module):
 
     def classify_points(self, z: Tensor) -> Tensor:
         """The same for single positions: z (N, D) → logits (N, K)."""
-        weight, bias = self.classifier.weight, self.classifier.bias
-        weight, bias = weight.to(z.dtype), None if bias is None else bias.to(z.dtype)
-        return F.linear(F.dropout(z, self.dropout.p, self.training), weight[:, :, 0, 0], bias)
+        weight, bias = self.classifier.weight[:, :, 0, 0], cast(Tensor, self.classifier.bias)
+        return F.linear(F.dropout(z, self.dropout.p, self.training), weight.to(z.dtype), bias.to(z.dtype))
 
     @torch.no_grad()
     def fold(self) -> None:

@@ -137,7 +137,7 @@ class SparseUpdate(nn.Module):
         query = query + self.attention(self.attention_norm(query), reference, levels, rows)
         if len(query) < BLOCK_POINTS or not is_for_onednn(query):
             return self._feed_forward(query)
-        return torch.cat([self._feed_forward(query[i : i + BLOCK_POINTS]) for i in range(0, len(query), BLOCK_POINTS)])
+        return torch.cat([self._feed_forward(block) for block in torch.split(query, BLOCK_POINTS)])
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         """FFN with its residual: (N, D) → (N, D)."""

@@ -28,15 +28,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfcseg.model.alignment import find_matches, move, place_by_pixels
+from tfcseg.model.alignment import find_matches, move, place_by_pixels, rows_at
 from tfcseg.model.decode_head import resize, widened
 from tfcseg.model.ops.labelling import greatest
 
-MOST_WEIGHT = 2.0
-"""Most weight that all keyframes on one side of a keyframe have; one that is certain by itself has 1."""
-
-CHANGED = 0.7
-"""Similarity below which a position counts as changed."""
+MOST_WEIGHT = 2.0  # most weight that all keyframes on one side of a keyframe have; one that is certain by itself has 1
+CHANGED = 0.7  # similarity below which a position counts as changed
 
 SAME_SCENE = 0.4
 """Two frames show different scenes if the share of unchanged positions is below this. With tfc-lite0 and best matches,
@@ -53,14 +50,9 @@ LEAST_COMPUTED_SHARE = 0.02
 LEVEL1_WEIGHT = 0.5
 """Weight of level 1 beside level 2 in what is compared at half the size: level 2 alone misses small things there."""
 
-HALVING_DIFFERENCE = 0.3
-"""Difference of normalised colours (17 of 255 levels) that halves the evidence."""
-
-LEAST_WEIGHT = 1e-3
-"""Minimum weight of a position in a keyframe: a mean needs weights above zero."""
-
-LEAST_SIDE_WEIGHT = 1e-6
-"""Weight of a keyframe of the same scene at positions without evidence."""
+HALVING_DIFFERENCE = 0.3  # difference of normalised colours (17 of 255 levels) that halves the evidence
+LEAST_WEIGHT = 1e-3  # minimum weight of a position in a keyframe: a mean needs weights above zero
+LEAST_SIDE_WEIGHT = 1e-6  # weight of a keyframe of the same scene at positions without evidence
 
 
 class LowFeatures(NamedTuple):
@@ -68,10 +60,8 @@ class LowFeatures(NamedTuple):
 
     x1: Tensor
     x2: Tensor
-    match: Tensor
-    """What is compared: level 2 as `Keyframe.match`, normalised (T, C, h8, w8)."""
-    picture: Tensor
-    """The input (T, 3, H, W), or `at_size` of the logits, (T, 3, h, w)."""
+    match: Tensor  # what is compared: level 2 as `Keyframe.match`, normalised (T, C, h8, w8)
+    picture: Tensor  # the input (T, 3, H, W), or `at_size` of the logits, (T, 3, h, w)
 
     def at_size(self, size: tuple[int, int]) -> LowFeatures:
         """The same, with a ``picture`` of ``size`` (h, w)."""
@@ -88,14 +78,10 @@ class LowFeatures(NamedTuple):
 class WeightedLogits(NamedTuple):
     """Logits of one frame, and how certain they are."""
 
-    logits: Tensor
-    """(1, K, h, w)."""
-    weight: Tensor
-    """(1, 1, h, w): its margin, and what other keyframes added."""
-    match: Tensor
-    """(1, C, h8, w8) features of the frame to compare, of both sizes."""
-    picture: Tensor
-    """(1, 3, h, w), as in `LowFeatures`."""
+    logits: Tensor  # (1, K, h, w)
+    weight: Tensor  # (1, 1, h, w): its margin, and what other keyframes added
+    match: Tensor  # (1, C, h8, w8) features of the frame to compare, of both sizes
+    picture: Tensor  # (1, 3, h, w), as in `LowFeatures`
 
     @classmethod
     def of(cls, logits: Tensor, full: LowFeatures, half: LowFeatures) -> WeightedLogits:
@@ -127,19 +113,15 @@ class SectionEnd(NamedTuple):
         return everything, everything._replace(logits=self.latest_logits, weight=self.latest_weight)
 
 
-CarryOver: TypeAlias = WeightedLogits | SectionEnd
-"""Carry-over from keyframes to later ones."""
+CarryOver: TypeAlias = WeightedLogits | SectionEnd  # carry-over from keyframes to later ones
 
 
 class Correspondence(NamedTuple):
     """Where the positions of T frames lie in another frame, and how similar they are."""
 
-    rows: Tensor | None
-    """(T·h·w,) row of each position's match among the h·w of the other frame; None: nothing moved."""
-    similarity: Tensor
-    """w of eq. 6 (T, 1, h, w)."""
-    evidence: Tensor
-    """e(w) (T, 1, h, w), 0 in another scene."""
+    rows: Tensor | None  # (T·h·w,) row of each position's match among the h·w of the other frame; None: nothing moved
+    similarity: Tensor  # w of eq. 6 (T, 1, h, w)
+    evidence: Tensor  # e(w) (T, 1, h, w), 0 in another scene
 
     def placed_by_pixels(self, around: Tensor, pictures: Tensor) -> Correspondence:
         """The same, with better places, and less evidence where colours differ there; ``around`` are
@@ -176,21 +158,13 @@ def compare(other: Tensor, match: Tensor, size: tuple[int, int], curve: Sequence
 
     Both inputs normalised.
     """
-    found = find_matches(other, match)
-    w = resize(found.cosine, size)
-    moved = found.cells.any()
-    rows = _rows(resize(found.cells, size), (2 * match.shape[-2], 2 * match.shape[-1])) if moved else None
-    return Correspondence(rows, w, evidence(w, curve))
-
-
-def _rows(cells: Tensor, fine: tuple[int, int]) -> Tensor:
-    """Rows among h·w positions from displacements (T, 2, h, w) in cells of a grid of size ``fine``."""
-    h, w = cells.shape[-2:]
-    scale = cells.new_tensor([h / fine[0], w / fine[1]]).view(2, 1, 1)
-    y, x = (cells * scale).round().long().unbind(1)
-    y = (torch.arange(h, device=cells.device)[:, None] + y).clamp_(0, h - 1)
-    x = (torch.arange(w, device=cells.device) + x).clamp_(0, w - 1)
-    return (y * w + x).flatten()
+    half_cells, cosine = find_matches(other, match)
+    w = resize(cosine, size)
+    if not half_cells.any():
+        return Correspondence(None, w, evidence(w, curve))
+    scale = w.new_tensor([size[0] / (2 * match.shape[-2]), size[1] / (2 * match.shape[-1])]).view(2, 1, 1)
+    cells = (resize(half_cells, size) * scale).round().long()
+    return Correspondence(rows_at(cells, 1), w, evidence(w, curve))
 
 
 def combine(keyframe: WeightedLogits, other: WeightedLogits, found: Correspondence) -> WeightedLogits:
@@ -208,10 +182,8 @@ class Side(NamedTuple):
     """A keyframe, and T frames on one side of it."""
 
     keyframe: WeightedLogits
-    found: Correspondence
-    """Where the frames' positions lie in the keyframe."""
-    proximity: Tensor
-    """(T,) in time, 0…1: 1 at the keyframe, 0 at the one on the frames' other side."""
+    found: Correspondence  # where the frames' positions lie in the keyframe
+    proximity: Tensor  # (T,) in time, 0…1: 1 at the keyframe, 0 at the one on the frames' other side
 
     def weights(self) -> Tensor:
         """(T, 1, h, w): weight of the keyframe's logits at each position."""
@@ -227,16 +199,11 @@ class Side(NamedTuple):
 class Mixture(NamedTuple):
     """How the logits of two keyframes are combined in T frames between them; they are computed only where needed."""
 
-    sides: Sequence[Side]
-    """One without a later keyframe."""
-    second: Tensor
-    """(T, 1, h, w): share of the second side."""
-    similarity: Tensor
-    """(T, h, w): w of eq. 6 to the keyframe that a position resembles more."""
-    own: Tensor
-    """(T, 1, h, w): share of the frame itself."""
-    own_fraction: Tensor
-    """(T,) float32: share of positions where the frame itself is computed, 0 if there are few of them."""
+    sides: Sequence[Side]  # only one if there is no later keyframe
+    second: Tensor  # (T, 1, h, w): share of the second side
+    similarity: Tensor  # (T, h, w): w of eq. 6 to the keyframe that a position resembles more
+    own: Tensor  # (T, 1, h, w): share of the frame itself
+    own_fraction: Tensor  # (T,) float32: share of positions where the frame itself is computed, 0 if there are few
 
     def weighted_mean(self, row: int, values: Sequence[Tensor], where: Tensor | None = None) -> Tensor:
         """Mean (N, ·) of the sides' ``values`` (h·w, ·) at positions of frame ``row``: all, or those given (N,)."""

@@ -16,8 +16,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-AREAS = 4
-"""Areas along the short side of the picture."""
+AREAS = 4  # areas along the short side of the picture
 
 
 def correction(logits: Tensor, half: Tensor, share: float) -> Tensor:

@@ -8,14 +8,9 @@ from typing import Annotated, Any
 
 from tfcseg.options import THE_MODELS, Option, declared
 
-KEYFRAME_INTERVAL = 4
-"""Every 4th frame is a keyframe, in training and inference (paper, "Implementation details")."""
-
-SIMILARITY_THRESHOLD = 0.8
-"""Points with a lower similarity are updated by sparse MSDA (eq. 11)."""
-
-SIZE_MULTIPLE = 32
-"""Sides of network inputs are multiples of this, the deepest stride."""
+KEYFRAME_INTERVAL = 4  # every 4th frame is a keyframe, in training and inference (paper, "Implementation details")
+SIMILARITY_THRESHOLD = 0.8  # points with a lower similarity are updated by sparse MSDA (eq. 11)
+SIZE_MULTIPLE = 32  # sides of network inputs are multiples of this, the deepest stride
 
 MODES = ("tfc", "reuse", "image")
 """``image``: every frame is a keyframe. ``reuse``: eq. 4 alone. ``tfc``: eqs 4 to 11, or with keyframes weighed."""
@@ -33,14 +28,7 @@ SIDES = ("one", "past", "both")
 """Keyframes that frames refer to. ``one``: that of their interval (the paper). ``past`` and ``both`` (ours): those
 before them, or before and after them, weighed by evidence (model/evidence.py), in mode ``tfc``."""
 
-KEYFRAMES = ("fixed", "adaptive")
-"""``fixed``: every n-th frame. ``adaptive`` (ours): where the scene has changed, at most four intervals apart."""
-
-LONGEST = 4
-"""Maximum distance of adaptive keyframes, in intervals."""
-
-LATENCIES = ("normal", "low")
-"""``low``: each frame's labels come before the next frame is requested, for live input."""
+LONGEST = 4  # maximum distance of adaptive keyframes, in intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +38,7 @@ class InferenceOptions:
     mode: Annotated[
         str,
         Option(
-            "tfc: the method. image: every frame on its own. reuse: keyframe features reused unchanged.",
-            choices=MODES,
+            "tfc: the method. image: every frame on its own. reuse: keyframe features reused unchanged.", choices=MODES
         ),
     ] = "tfc"
     keyframe_interval: Annotated[
@@ -92,7 +79,7 @@ class InferenceOptions:
         Option(
             "Place keyframes at a fixed interval, or where the scene has changed, at most four intervals apart "
             "(adaptive; needs --sides past or both).",
-            choices=KEYFRAMES,
+            choices=("fixed", "adaptive"),
             value_of_paper="fixed",
         ),
     ] = THE_MODELS
@@ -128,10 +115,7 @@ class InferenceOptions:
     ] = THE_MODELS
     latency: Annotated[
         str,
-        Option(
-            "low: label each frame before reading the next one, for live input.",
-            choices=LATENCIES,
-        ),
+        Option("low: label each frame before reading the next one, for live input.", choices=("normal", "low")),
     ] = "normal"
     """``low`` takes ``past`` for ``both``, if that is the model's choice."""
 

@@ -6,7 +6,8 @@ Shapes: B intervals (one keyframe each), T non-keyframes per interval, D embeddi
 
 from __future__ import annotations
 
-from functools import reduce
+from collections.abc import Callable, Mapping
+from functools import partial, reduce
 from typing import NamedTuple, TypeAlias, cast
 
 import torch
@@ -15,7 +16,8 @@ from torch.nn import functional as F
 
 from tfcseg.model.alignment import Shift, find_shift, move
 from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0
-from tfcseg.model.backbones.mix_transformer import MixTransformer, build_mix_transformer
+from tfcseg.model.backbones.inverted_residual import fold_layers
+from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS, MixTransformer, build_mix_transformer
 from tfcseg.model.backbones.mosaic import Mosaic
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
 from tfcseg.model.correlation import (
@@ -43,21 +45,13 @@ Backbone: TypeAlias = MixTransformer | EfficientNetLite0 | Mosaic
 class Keyframe(NamedTuple):
     """What frames up to the next keyframe need of this one (B rows each)."""
 
-    embedding: Tensor
-    """z_k (B, D, h, w)."""
-    logits: Tensor
-    """(B, K, h, w)."""
-    level2: Tensor
-    """x̂2_k, projected and resized to stride 4 (B, D, h, w), for eq. 6; if folded, fewer channels
-    with equal cosines."""
-    match: Tensor
-    """The same before its resize (B, ·, H/8, W/8); searched by aligned correlation."""
-    high: Tensor
-    """Levels 3 and 4 of the fused sum (B, D, h, w); with eq. 4 the same for every frame of the interval."""
-    levels: tuple[Tensor, Tensor]
-    """x3 and x4 (B, C_l, h_l, w_l)."""
-    added: Tensor | None = None
-    """What half the size adds to the logits of every frame (B, K, h, w): model/large_areas.py, model/things.py."""
+    embedding: Tensor  # z_k (B, D, h, w)
+    logits: Tensor  # (B, K, h, w)
+    level2: Tensor  # x̂2_k at stride 4 (B, D, h, w), for eq. 6; if folded, fewer channels with equal cosines
+    match: Tensor  # the same before its resize (B, ·, H/8, W/8); searched by aligned correlation
+    high: Tensor  # levels 3 and 4 of the fused sum (B, D, h, w); with eq. 4 the same for every frame of the interval
+    levels: tuple[Tensor, Tensor]  # x3 and x4 (B, C_l, h_l, w_l)
+    added: Tensor | None = None  # what half the size adds to all logits (B, K, h, w): large_areas.py, things.py
 
     def with_added(self, added: Tensor | None) -> Keyframe:
         """The same, with ``added`` (B, K, h, w) in its logits; None: nothing."""
@@ -67,16 +61,11 @@ class Keyframe(NamedTuple):
 class Between(NamedTuple):
     """Frames between keyframes (B·T rows), before they are compared with their keyframe."""
 
-    x1: Tensor
-    """(B·T, C_1, h, w)."""
-    x2: Tensor
-    """(B·T, C_2, H/8, W/8)."""
-    embedding: Tensor
-    """z_t (B·T, D, h, w)."""
-    level2: Tensor
-    """As `Keyframe.level2` (B·T, ·, h, w), for eq. 6."""
-    shift: Shift | None
-    """Where positions lie in their keyframe; None with the paper's correlation or if nothing moved."""
+    x1: Tensor  # (B·T, C_1, h, w)
+    x2: Tensor  # (B·T, C_2, H/8, W/8)
+    embedding: Tensor  # z_t (B·T, D, h, w)
+    level2: Tensor  # as `Keyframe.level2` (B·T, ·, h, w), for eq. 6
+    shift: Shift | None  # where positions lie in their keyframe; None with the paper's correlation or if nothing moved
 
     def moved(self, keyframe: Tensor) -> Tensor:
         """(B, C, h, w) of keyframes → (B·T, C, h, w), each position from where it was."""
@@ -86,14 +75,10 @@ class Between(NamedTuple):
 class NonKeyframes(NamedTuple):
     """Results for the B·T frames between keyframes."""
 
-    logits: Tensor
-    """(B·T, K, h, w)."""
-    similarity: Tensor
-    """w_t of eq. 6, unclamped (B·T, h, w)."""
-    updated_fraction: Tensor
-    """Share of points updated by sparse MSDA (B·T,), float32."""
-    shift: Shift | None
-    """Where positions lie in their keyframe; None with the paper's correlation or if nothing moved."""
+    logits: Tensor  # (B·T, K, h, w)
+    similarity: Tensor  # w_t of eq. 6, unclamped (B·T, h, w)
+    updated_fraction: Tensor  # share of points updated by sparse MSDA (B·T,), float32
+    shift: Shift | None  # where positions lie in their keyframe; None with the paper's correlation or if nothing moved
 
     @classmethod
     def of(cls, found: Between, logits: Tensor, w: Tensor, points: Points | None = None) -> NonKeyframes:
@@ -249,8 +234,7 @@ class TFCSegmenter(nn.Module):
         self.eval()
         if self.folded_values:
             return self
-        if isinstance(self.backbone, (EfficientNetLite0, Mosaic)):
-            self.backbone.fold()
+        fold_layers(self.backbone)
         value = self.update.attention.value
         for level in range(NUM_LEVELS):
             weight, bias = self.decode_head.projection(level)
@@ -302,12 +286,15 @@ def replace_points(logits: Tensor, points: Points, values: Tensor) -> Tensor:
     return put((points.frame, points.y, points.x), values.to(logits.dtype)).permute(0, 3, 1, 2)
 
 
+BACKBONES: Mapping[str, Callable[[], Backbone]] = {
+    "efficientnet_lite0": EfficientNetLite0,
+    "mosaic": Mosaic,
+    **{f"mit_{variant}": partial(build_mix_transformer, variant) for variant in MIT_VARIANTS},
+}
+
+
 def build_segmenter(config: ModelConfig) -> TFCSegmenter:
     """Network with random weights for ``config``; ValueError for an unknown backbone."""
-    if config.backbone == "efficientnet_lite0":
-        return TFCSegmenter(config, EfficientNetLite0())
-    if config.backbone == "mosaic":
-        return TFCSegmenter(config, Mosaic())
-    if config.backbone.startswith("mit_"):
-        return TFCSegmenter(config, build_mix_transformer(config.backbone.removeprefix("mit_")))
-    raise ValueError(f"unknown backbone {config.backbone!r}")
+    if config.backbone not in BACKBONES:
+        raise ValueError(f"unknown backbone {config.backbone!r}")
+    return TFCSegmenter(config, BACKBONES[config.backbone]())

@@ -55,8 +55,7 @@ STAGES = (
 )
 HEAD_CHANNELS = 256
 
-DOUBT, WEIGHT = 3.0, 1.5
-"""What a doubted thing's logit loses at most, and the weight of its lead."""
+DOUBT, WEIGHT = 3.0, 1.5  # what a doubted thing's logit loses at most, and the weight of its lead
 
 
 class Things(nn.Module):

@@ -12,13 +12,13 @@ from tfcseg.model.backbones.efficientnet_lite import EfficientNetLite0, load_ima
 from tfcseg.model.backbones.mosaic import Mosaic
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import PAPER_OPTIONS
-from tfcseg.model.tfc import TFCSegmenter, build_segmenter
+from tfcseg.model.tfc import BACKBONES, TFCSegmenter, build_segmenter
 from tfcseg.training.processes import processes_in_all
 from tfcseg.training.recipes import Material, TrainOptions
 from tfcseg.training.teachers import load_mosaic_weights
 from tfcseg.weights.convert import ConvertedEncoder, convert_pretrained
 from tfcseg.weights.loading import created_with, is_ours, load_model
-from tfcseg.weights.model_card import BACKBONES, IMAGENET_PREPROCESSING, ModelCard, Preprocessing
+from tfcseg.weights.model_card import IMAGENET_PREPROCESSING, ModelCard, Preprocessing
 
 PREPROCESSING = {
     "mosaic": Preprocessing(544, (128.0, 128.0, 128.0), (127.5, 127.5, 127.5)),
@@ -101,7 +101,7 @@ def _published_network(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, Mode
         network.load_state_dict({**network.state_dict(), **found.state_dict})
         return network, replace(card, trained_on=f"backbone: {path.resolve().name}")
     network = build_segmenter(found.card.config)
-    network.load_state_dict(found.state_dict)
+    network.load_state_dict(found.network.state_dict())
     return with_classes(network, replace(found.card, trained_on=path.resolve().name), labels)
 
 

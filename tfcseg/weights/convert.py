@@ -10,19 +10,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tfcseg.errors import WeightsError
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet
+from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
 from tfcseg.model.config import NUM_LEVELS, ModelConfig
 from tfcseg.model.options import PAPER_OPTIONS
-from tfcseg.model.tfc import build_segmenter
+from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.weights.model_card import ModelCard
-from tfcseg.weights.published import Published
+from tfcseg.weights.published import published_card, read_config
 from tfcseg.weights.segformer_file import ADVICE, SegformerFile, read_segformer_file
 from tfcseg.weights.tensor_file import check_fits
 
@@ -81,9 +82,9 @@ _IMAGE_CLASSIFIERS = {"classifier.weight", "classifier.bias", "head.weight", "he
 
 
 class ConvertedModel(NamedTuple):
-    """A SegFormer in our layout, with its card."""
+    """A SegFormer in our layout (float32, in training mode), with its card."""
 
-    state_dict: dict[str, Tensor]
+    network: TFCSegmenter
     card: ModelCard
     sha256: str
     dtype: torch.dtype  # precision of the published weights
@@ -111,12 +112,12 @@ def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
     """
     source = read_segformer_file(Path(path))
     path = source.path
+    read_config(path)  # refuses other networks'
     if any((our_name(name) or name).startswith("decode_head.") for name in source.tensors):
         return _convert_model(source)
     renamed = _rename(path, {name: source.tensors[name] for name in source.tensors.keys() - _IMAGE_CLASSIFIERS})
     backbone = _infer_backbone(path, renamed)
-    with torch.device("meta"):
-        expected = build_segmenter(ModelConfig(backbone, 8, 1)).state_dict()
+    expected = build_without_values(ModelConfig(backbone, 8, 1)).state_dict()
     check_fits(path, renamed, {name: expected[name] for name in expected if name.startswith("backbone.")})
     return ConvertedEncoder(renamed, backbone)
 
@@ -129,38 +130,17 @@ def _convert_model(source: SegformerFile) -> ConvertedModel:
         raise WeightsError(f"{path} has no decode head (a backbone alone?); convert a whole segmentation network")
     renamed["decode_head.fuse.weight"] = torch.cat(fuse.chunk(NUM_LEVELS, dim=1)[::-1], dim=1)
     config = _infer_config(path, renamed)
-    with torch.device("meta"):
-        expected = build_segmenter(config).state_dict()
+    description = f"SegFormer-{config.backbone.removeprefix('mit_').upper()}; {DESCRIPTION}"
+    card = published_card(path, source.meta, config, description)
+    expected = build_without_values(config).state_dict()
     # Published networks have no TFC layer, and old checkpoints lack counters.
     optional = {name for name in expected if name.startswith("update.") or name.endswith(".num_batches_tracked")}
     check_fits(path, renamed, {name: expected[name] for name in expected if name in renamed or name not in optional})
-    labels = source.about.label_set(path, config.num_classes)
-    if len(labels) != config.num_classes:
-        raise WeightsError(f"{path} has {config.num_classes} classes, label set {labels.name!r} has {len(labels)}")
     with torch.random.fork_rng(devices=[]):  # reproducible
         torch.manual_seed(0)
-        state_dict = build_segmenter(config).state_dict()
-    for name, tensor in renamed.items():
-        state_dict[name].copy_(tensor)
-    dtype = renamed["decode_head.classifier.weight"].dtype
-    return ConvertedModel(state_dict, _card(config, labels, source.about), source.sha256, dtype)
-
-
-def _card(config: ModelConfig, labels: LabelSet, about: Published) -> ModelCard:
-    texts = [f"SegFormer-{config.backbone.removeprefix('mit_').upper()}", DESCRIPTION]
-    if about.reduces_labels:
-        texts.append("values in the data set's masks are one higher than class indices")
-    return ModelCard(
-        name=about.name,
-        config=replace(config, defaults=DEFAULTS, repairs=False),
-        labels=labels,
-        preprocessing=about.preprocessing,
-        trained_on=about.trained_on or "not stated",
-        licence=about.licence or "not stated",
-        measured={},
-        created_with=about.created_with or "not stated",
-        description="; ".join(texts),
-    )
+        network = build_segmenter(config)
+    network.load_state_dict(renamed, strict=False)
+    return ConvertedModel(network, card, source.sha256, renamed["decode_head.classifier.weight"].dtype)
 
 
 def our_name(name: str) -> str | None:
@@ -209,13 +189,10 @@ def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor
     WeightsError if few names are a SegFormer's even then."""
     found = tensors
     while found and not any(map(our_name, found)):
-        before = {name.partition(".")[:2] for name in found}
-        if len(before) != 1:
+        first, *others = {name.partition(".")[0] for name in found}
+        if others or first in found:
             break
-        prefix = "".join(before.pop())
-        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
-        if "" in found:
-            break
+        found = {name.removeprefix(f"{first}."): tensor for name, tensor in found.items()}
     if 2 * sum(our_name(name) is not None for name in found) < max(1, len(found)):
         raise WeightsError(f"{path} has none of a SegFormer's tensors; {ADVICE}")
     return found
@@ -235,7 +212,7 @@ def _infer_config(path: Path, renamed: Mapping[str, Tensor]) -> ModelConfig:
     """Derive variant, embedding width and number of classes from the shapes; WeightsError if no variant has them."""
     backbone = _infer_backbone(path, renamed)
     embed_dim, num_classes = _width(renamed, "decode_head.norm"), _width(renamed, "decode_head.classifier")
-    config = ModelConfig(backbone, embed_dim, num_classes)
+    config = ModelConfig(backbone, embed_dim, num_classes, defaults=DEFAULTS, repairs=False)
     if not 0 < num_classes <= NO_CLASS or embed_dim < 1 or embed_dim % config.heads:
         sizes = f"{num_classes} classes from an embedding of {embed_dim}"
         raise WeightsError(f"{path}: {sizes}; 1 to {NO_CLASS} from a multiple of {config.heads} are possible")
@@ -258,3 +235,22 @@ def _infer_backbone(path: Path, renamed: Mapping[str, Tensor]) -> str:
 def _width(renamed: Mapping[str, Tensor], module: str) -> int:
     bias = renamed.get(f"{module}.bias")
     return 0 if bias is None else bias.numel()
+
+
+_INITIALISERS = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
+
+
+class _WithoutCompiler(TorchFunctionMode):
+    """Skip initialisers on the meta device: the normal one would import torch's compiler and take a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _INITIALISERS:  # there is nothing to initialise
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **({**kwargs, "device": "cpu"} if func is torch.arange else kwargs))
+
+
+def build_without_values(config: ModelConfig) -> TFCSegmenter:
+    """Build a network on the meta device: names, shapes and types without memory or random numbers."""
+    with torch.device("meta"), _WithoutCompiler():
+        return build_segmenter(config)

@@ -8,24 +8,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from tfcseg.errors import UsageError, WeightsError
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.machine import has_bfloat16
 from tfcseg.model.config import ModelConfig
-from tfcseg.model.tfc import TFCSegmenter, build_segmenter
-from tfcseg.weights.convert import convert_segformer
+from tfcseg.model.tfc import TFCSegmenter
+from tfcseg.weights.convert import build_without_values, convert_segformer
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.hub import find_on_hub, hub_name
 from tfcseg.weights.model_card import FORMAT, ModelCard, parse_card
@@ -36,14 +34,8 @@ from tfcseg.weights.tensor_header import is_pickle, read_metadata
 
 logger = logging.getLogger(__name__)
 
-TEMPERATURE = "temperature"
-"""Entry of a card's ``measured``: divisor of logits before they give a confidence; 1 if it was never fitted."""
-
-CALIBRATION_ERROR = "calibration_error"
-"""Entry of a card's ``measured``: expected calibration error in percent, on the photos used for the temperature."""
-
-CALIBRATED = (TEMPERATURE, CALIBRATION_ERROR, f"{CALIBRATION_ERROR}_unfitted", "calibration_data")
-"""Entries of a card's ``measured`` that calibration sets."""
+CALIBRATED = ("temperature", "calibration_error", "calibration_error_unfitted", "calibration_data")
+"""Entries of a card's ``measured`` that calibration sets; errors are in percent."""
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -61,14 +53,14 @@ class LoadedModel:
 
     @property
     def temperature(self) -> float:
-        """Divisor of logits before they give a confidence."""
-        value = self.card.measured.get(TEMPERATURE)
+        """Divisor of logits before they give a confidence; 1 if it was never fitted."""
+        value = self.card.measured.get("temperature")
         return float(value) if isinstance(value, int | float) and value > 0 else 1.0
 
     @property
     def calibration_error(self) -> float | None:
         """Expected calibration error on held-out photos, as a share; None if it was never measured."""
-        value = self.card.measured.get(CALIBRATION_ERROR)
+        value = self.card.measured.get("calibration_error")
         return value / 100 if isinstance(value, int | float) else None
 
     @property
@@ -91,7 +83,7 @@ def save_model(path: Path, network: TFCSegmenter, card: ModelCard, *, dtype: tor
     parse_card(metadata, path)
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     state |= {name: state[name].to(dtype) for name, _ in network.named_parameters()}
-    check_fits(path, state, _build_without_values(card.config).state_dict())
+    check_fits(path, state, build_without_values(card.config).state_dict())
     return write_tensor_file(path, state, metadata)
 
 
@@ -108,7 +100,7 @@ def read_card(path: str | Path) -> ModelCard:
 
 def count_parameters(config: ModelConfig) -> int:
     """Number of parameters of a network of ``config``, without allocating it."""
-    return sum(parameter.numel() for parameter in _build_without_values(config).parameters())
+    return sum(parameter.numel() for parameter in build_without_values(config).parameters())
 
 
 def load_model(
@@ -169,7 +161,7 @@ def convert(source: str | Path, target: Path, *, name: str | None = None, licenc
         raise WeightsError(f"{path} is already a tfcseg model; use it directly")
     found = convert_segformer(path)
     card = replace(found.card, name=name or found.card.name, licence=licence or found.card.licence)
-    save_model(target, _network_from(path, card.config, found.state_dict), card, dtype=found.dtype)
+    save_model(target, found.network, card, dtype=found.dtype)
     return card
 
 
@@ -192,24 +184,24 @@ def is_ours(path: Path) -> bool:
 
 
 def _read(path: Path) -> tuple[TFCSegmenter, ModelCard, str]:
+    """Network (eval mode, float32), card and SHA-256 of a file of ours or a published SegFormer."""
     if not is_ours(path):
         found = convert_segformer(path)
-        return _network_from(path, found.card.config, found.state_dict), found.card, found.sha256
+        return found.network.eval(), found.card, found.sha256
     file = read_tensor_file(path)
     card = parse_card(file.metadata, path)
-    return _network_from(path, card.config, file.tensors), card, file.sha256
+    network = build_without_values(card.config)
+    check_fits(path, file.tensors, network.state_dict())
+    floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in file.tensors.items()}
+    network.load_state_dict(floats, assign=True)
+    return network.eval(), card, file.sha256
 
 
 def open_model(model: str | Path | LoadedModel, device: DeviceOptions, *, allow_network: bool = False) -> LoadedModel:
     """Load a model as `load_model` does. One that is already loaded is returned as it is; UsageError if it has another
     device or precision than those asked for."""
-    if isinstance(model, LoadedModel):
-        _check_loaded(model, device)
-        return model
-    return load_model(model, device=device.device, precision=device.precision, allow_network=allow_network)
-
-
-def _check_loaded(model: LoadedModel, device: DeviceOptions) -> None:
+    if not isinstance(model, LoadedModel):
+        return load_model(model, device=device.device, precision=device.precision, allow_network=allow_network)
     wanted = model.device if device.device == "auto" else resolve_device(device.device)
     if (wanted.type, wanted.index or 0) != (model.device.type, model.device.index or 0):
         raise UsageError(f"the model was loaded on {model.device}; pass device={device.device!r} to load_model")
@@ -217,6 +209,7 @@ def _check_loaded(model: LoadedModel, device: DeviceOptions) -> None:
     if dtype != model.precision:
         loaded = str(model.precision).removeprefix("torch.")
         raise UsageError(f"the model was loaded as {loaded}; pass precision={device.precision!r} to load_model")
+    return model
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,31 +286,3 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("precision fp16 needs a GPU; use fp32 (or bf16) on the CPU")
     return _PRECISIONS[precision]
-
-
-_INITIALISERS = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
-
-
-class _WithoutCompiler(TorchFunctionMode):
-    """Skip initialisers on the meta device: the normal one would import torch's compiler and take a second."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _INITIALISERS:  # there is nothing to initialise
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **({**kwargs, "device": "cpu"} if func is torch.arange else kwargs))
-
-
-def _build_without_values(config: ModelConfig) -> TFCSegmenter:
-    """Build a network on the meta device: names, shapes and types without memory or random numbers."""
-    with torch.device("meta"), _WithoutCompiler():
-        return build_segmenter(config)
-
-
-def _network_from(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> TFCSegmenter:
-    """Build a network (eval mode, float32) with exactly these tensors; WeightsError if they do not fit."""
-    network = _build_without_values(config)
-    check_fits(path, tensors, network.state_dict())
-    floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    network.load_state_dict(floats, assign=True)
-    return network.eval()

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 from tfcseg.errors import DataError, WeightsError
 from tfcseg.files import parse_json
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
-from tfcseg.model.backbones.mix_transformer import MIT_VARIANTS
 from tfcseg.model.config import EVIDENCE, ModelConfig
 from tfcseg.model.options import MODEL_FIELDS, PAPER_OPTIONS
+from tfcseg.model.tfc import BACKBONES
 from tfcseg.options import Declared
+from tfcseg.spelling import one_line
 
 FORMAT = "tfcseg-1"
-BACKBONES = ("efficientnet_lite0", "mosaic", *(f"mit_{variant}" for variant in MIT_VARIANTS))
 
 NAME_LIMIT = 100
 TEXT_LIMIT = 2000
@@ -82,10 +82,9 @@ class ModelCard:
 
 def parse_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
     """Parse the card in the metadata of the file at ``path``; WeightsError names a missing or invalid entry."""
-    found = metadata.get("format")
+    found = metadata.get("format", "")
     if found != FORMAT:
-        made = "not made by tfcseg" if found is None else f"of format {_shown(found)}, not {FORMAT!r}"
-        raise WeightsError(f"{path} is {made}; make it again with this version")
+        raise WeightsError(f"{path} is of format {found[:60]!r}, not {FORMAT!r}; make it again with this version")
     try:
         _require_keys(metadata, {"format", *_TEXTS, *_OBJECTS})
         config = _entry(metadata, "config", _config)
@@ -100,7 +99,7 @@ def parse_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
             **{key: _text(key, metadata[key], limit) for key, limit in _TEXTS.items()},
         )
     except ValueError as error:
-        raise WeightsError(f"{path}: its card is damaged ({error}); get it again") from None
+        raise WeightsError(f"{path}: its card is damaged ({one_line(str(error), 200)}); get it again") from None
 
 
 def _entry(metadata: Mapping[str, str], key: str, parse: Callable[[dict[str, object]], _T]) -> _T:
@@ -117,9 +116,9 @@ def _entry(metadata: Mapping[str, str], key: str, parse: Callable[[dict[str, obj
 def _config(values: dict[str, object]) -> ModelConfig:
     backbone, repairs = values.pop("backbone", None), values.pop("repairs", True)
     if not isinstance(backbone, str) or backbone not in BACKBONES:
-        raise ValueError(f"unknown backbone {_shown(backbone)}")
+        raise ValueError(f"unknown backbone {backbone!r}")
     if not isinstance(repairs, bool):
-        raise ValueError(f"repairs must be true or false, not {_shown(repairs)}")  # noqa: TRY004  # as above
+        raise ValueError(f"repairs must be true or false, not {repairs!r}")  # noqa: TRY004  # as above
     defaults = {field.name: _default(field, values.pop(field.name)) for field in MODEL_FIELDS if field.name in values}
     curve = _sequence("evidence", values.pop("evidence", list(EVIDENCE)), len(EVIDENCE))
     things, doubted, rivals = (
@@ -154,7 +153,7 @@ def _default(field: Declared, value: object) -> Any:
     option = field.option
     if option.choices:
         if value not in option.choices:
-            raise ValueError(f"unknown {field.name} {_shown(value)}")
+            raise ValueError(f"unknown {field.name} {value!r}")
         return value
     check = _integer if field.type is int else _number
     return check(field.name, value, option.low or 0, option.high or 0)
@@ -193,33 +192,29 @@ def _require_keys(values: Mapping[str, object], wanted: set[str]) -> None:
     for key in sorted(wanted - values.keys()):
         raise ValueError(f"{key} is missing")
     for key in sorted(values.keys() - wanted):
-        raise ValueError(f"unknown entry {_shown(key)}")
+        raise ValueError(f"unknown entry {key!r}")
 
 
 def _text(key: str, value: object, limit: int) -> str:
     """Check for one line of at most ``limit`` characters without control characters, which is safe to print."""
     if not isinstance(value, str) or len(value) > limit or not value.isprintable():
-        raise ValueError(f"{_shown(key)} must be a line of at most {limit} characters, not {_shown(value)}")
+        raise ValueError(f"{key!r} must be a line of at most {limit} characters, not {value!r}")
     return value
 
 
 def _integer(key: str, value: object, low: float, high: float) -> int:
     if not isinstance(value, int):
-        raise ValueError(f"{key} must be a whole number, not {_shown(value)}")  # noqa: TRY004  # as above
+        raise ValueError(f"{key} must be a whole number, not {value!r}")  # noqa: TRY004  # as above
     return int(_number(key, value, low, high))
 
 
 def _number(key: str, value: object, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(f"{_shown(key)} must be a number from {low} to {high}, not {_shown(value)}")
+        raise ValueError(f"{key!r} must be a number from {low} to {high}, not {value!r}")
     return value
 
 
 def _sequence(key: str, value: object, length: int | None = None) -> list[object]:
     if not isinstance(value, list) or (length is not None and len(value) != length):
-        raise ValueError(f"{key} must be a list{'' if length is None else f' of {length}'}, not {_shown(value)}")
+        raise ValueError(f"{key} must be a list{'' if length is None else f' of {length}'}, not {value!r}")
     return value
-
-
-def _shown(value: object) -> str:
-    return repr(value)[:60]

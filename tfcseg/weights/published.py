@@ -6,18 +6,21 @@ Since files may come from anyone, texts are cut to one printable line and number
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tfcseg.errors import DataError, WeightsError
 from tfcseg.labels.label_sets import ADE150, CITYSCAPES19, LabelSet, Palette, palette_for
 from tfcseg.model.backbones.mix_transformer import EXPANSION, HEADS, PATCHES, REDUCTIONS, STRIDES
+from tfcseg.model.config import ModelConfig
 from tfcseg.spelling import one_line
 from tfcseg.weights.model_card import (
     IMAGENET_PREPROCESSING,
     NAME_LIMIT,
     TEXT_LIMIT,
+    ModelCard,
     Preprocessing,
     parse_preprocessing,
 )
@@ -28,65 +31,66 @@ SIZE_PX = 512  # short side of a SegFormer's input if it is not stated, as in mo
 _NUMBERED = re.compile(r"(LABEL|class)[ _]\d+")
 _CACHED = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 _FIXED = {
-    **{"num_attention_heads": HEADS, "sr_ratios": REDUCTIONS, "patch_sizes": PATCHES, "strides": STRIDES},
+    "num_attention_heads": HEADS,
+    "sr_ratios": REDUCTIONS,
+    "patch_sizes": PATCHES,
+    "strides": STRIDES,
     "mlp_ratios": [EXPANSION] * 4,
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """Facts about published weights; unknown ones are empty."""
-
-    name: str
-    preprocessing: Preprocessing
-    names: tuple[str, ...] = ()
-    palette: Palette = ()
-    licence: str = ""
-    trained_on: str = ""
-    created_with: str = ""
-    reduces_labels: bool = False  # values in the data set's masks are one higher than class indices
-
-    def label_set(self, path: Path, num_classes: int) -> LabelSet:
-        """Label set with the file's names, else by their number: ADE20K's 150, Cityscapes' 19, or "class 0" and so on.
-        Repeated names get a number, since ours must be unique."""
-        assumed = {len(ADE150): ADE150, len(CITYSCAPES19): CITYSCAPES19}.get(num_classes)
-        names = self.names or assumed or tuple(f"class {index}" for index in range(num_classes))
-        unique: list[str] = []
-        for name in names:
-            count = names[: len(unique)].count(name)
-            unique.append(f"{name} ({count + 1})" if count else name)
-        palette = self.palette if len(self.palette) == len(names) else palette_for(names)
-        try:
-            return LabelSet(self.name, tuple(unique), palette)
-        except DataError as error:
-            raise WeightsError(f"{path}: {error}; name the classes yourself") from None
-
-
-def read_published(path: Path, meta: Mapping[object, object]) -> Published:
-    """Read facts about the weights file ``path`` from its ``meta`` data and the files beside it. Raises WeightsError
-    for a damaged config.json, or one that is not a SegFormer's."""
-    config = _read_json(path.with_name("config.json"))
-    if config.get("model_type") != "segformer":
-        config = {}
-    for key, wanted in _FIXED.items():
-        if key in config and config[key] != list(wanted):
-            raise WeightsError(f"{path}: {key} is {str(config[key])[:60]}; only {list(wanted)} is supported")
+def published_card(path: Path, meta: Mapping[object, object], config: ModelConfig, description: str) -> ModelCard:
+    """Make the card of the SegFormer ``config`` in the file ``path`` from its ``meta`` data and the files beside it.
+    Raises WeightsError for a damaged file, another network's config.json, or names that do not fit."""
+    facts = read_config(path)
     named = meta.get("dataset_meta")  # mmsegmentation 1; older versions have the names at the top level
     of_classes = named if isinstance(named, Mapping) else {key.lower(): meta.get(key) for key in ("CLASSES", "PALETTE")}
     preprocessor = _read_json(path.with_name("preprocessor_config.json"))
     readme = _front_matter(path.with_name("README.md"))
-    programs = {"transformers": config.get("transformers_version"), "mmsegmentation": meta.get("mmseg_version")}
-    reduced = [preprocessor.get(key) for key in ("do_reduce_labels", "reduce_labels")]
-    return Published(
+    programs = {"transformers": facts.get("transformers_version"), "mmsegmentation": meta.get("mmseg_version")}
+    if True in (preprocessor.get("do_reduce_labels"), preprocessor.get("reduce_labels")):
+        description += "; values in the data set's masks are one higher than class indices"
+    names = _texts(of_classes.get("classes")) or _names_in(facts)
+    return ModelCard(
         name=_name(path),
+        config=config,
+        labels=_label_set(path, names, _colours(of_classes.get("palette")), config.num_classes),
         preprocessing=_preprocessing(path, preprocessor) if preprocessor else _training_size(meta),
-        names=_texts(of_classes.get("classes")) or _names_in(config),
-        palette=_colours(of_classes.get("palette")),
-        licence=one_line(readme.get("license_name") or readme.get("license", ""), TEXT_LIMIT),
-        trained_on=one_line(readme.get("datasets", ""), TEXT_LIMIT),
-        created_with=next((one_line(f"{name} {used}", TEXT_LIMIT) for name, used in programs.items() if used), ""),
-        reduces_labels=True in reduced,
+        trained_on=one_line(readme.get("datasets", ""), TEXT_LIMIT) or "not stated",
+        licence=one_line(readme.get("license_name") or readme.get("license", ""), TEXT_LIMIT) or "not stated",
+        measured={},
+        created_with=next((one_line(f"{name} {v}", TEXT_LIMIT) for name, v in programs.items() if v), "not stated"),
+        description=description,
     )
+
+
+def read_config(path: Path) -> dict[str, object]:
+    """Read the config.json beside the weights file ``path``; nothing if there is none, or not a SegFormer's. Raises
+    WeightsError if it is damaged, or a network's that differs from ours."""
+    config = _read_json(path.with_name("config.json"))
+    if config.get("model_type") != "segformer":
+        return {}
+    for key, wanted in _FIXED.items():
+        if key in config and config[key] != list(wanted):
+            raise WeightsError(f"{path}: {key} is {str(config[key])[:60]}; only {list(wanted)} is supported")
+    return config
+
+
+def _label_set(path: Path, names: tuple[str, ...], palette: Palette, num_classes: int) -> LabelSet:
+    """Label set with these names, else by their number: ADE20K's 150, Cityscapes' 19, or "class 0" and so on. Repeated
+    names get a number, since ours must be unique."""
+    assumed = {len(ADE150): ADE150, len(CITYSCAPES19): CITYSCAPES19}.get(num_classes)
+    names = names or assumed or tuple(f"class {index}" for index in range(num_classes))
+    if len(names) != num_classes:
+        raise WeightsError(f"{path} has {num_classes} classes, label set {_name(path)!r} has {len(names)}")
+    unique: list[str] = []
+    for name in names:
+        count = names[: len(unique)].count(name)
+        unique.append(f"{name} ({count + 1})" if count else name)
+    try:
+        return LabelSet(_name(path), tuple(unique), palette if len(palette) == len(names) else palette_for(names))
+    except DataError as error:
+        raise WeightsError(f"{path}: {error}; name the classes yourself") from None
 
 
 def _name(path: Path) -> str:
@@ -107,10 +111,12 @@ def _read_json(path: Path) -> dict[str, object]:
 
 def _preprocessing(path: Path, values: Mapping[str, object]) -> Preprocessing:
     """Parse a preprocessor_config.json: short side, and normalisation in units of 0…255."""
-    scale = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1
-    normalises = values.get("do_normalize", True)
-    mean = values.get("image_mean") if normalises else [0, 0, 0]
-    std = values.get("image_std") if normalises else [1, 1, 1]
+    scale: Any = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1
+    mean: Any = [0, 0, 0]
+    std: Any = [1, 1, 1]
+    if values.get("do_normalize", True):
+        mean = values.get("image_mean") or [number / 255 for number in IMAGENET_PREPROCESSING.mean]
+        std = values.get("image_std") or [number / 255 for number in IMAGENET_PREPROCESSING.std]
     match values.get("size", SIZE_PX):
         case {"height": int(height), "width": int(width)}:
             size = min(height, width)
@@ -119,19 +125,10 @@ def _preprocessing(path: Path, values: Mapping[str, object]) -> Preprocessing:
         case other:
             raise WeightsError(f"{path}: its preprocessor_config.json has a size of {str(other)[:60]}; correct it")
     try:
-        known = {"size": size, "mean": _scaled(mean, scale, 0), "std": _scaled(std, scale, 1)}
-        return parse_preprocessing(known)
+        known = {"mean": [number / scale for number in mean], "std": [number / scale for number in std]}
+        return parse_preprocessing({"size": size, **known})
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise WeightsError(f"{path}: its preprocessor_config.json is not usable ({error}); correct it") from None
-
-
-def _scaled(numbers: object, scale: object, default: int) -> list[float]:
-    if numbers is None:
-        base = (IMAGENET_PREPROCESSING.mean, IMAGENET_PREPROCESSING.std)[default]
-        return list(base)
-    if not isinstance(numbers, Sequence) or not isinstance(scale, int | float):
-        raise TypeError(f"{str(numbers)[:60]} are no numbers")
-    return [number / scale for number in numbers]
 
 
 def _training_size(meta: Mapping[object, object]) -> Preprocessing:

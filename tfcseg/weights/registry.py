@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,9 +59,8 @@ def locate_weights(name_or_path: str | Path, assets: Path | None = None) -> tupl
         raise WeightsError(
             f"{name_or_path!r} is an address; download the weights, or name a model of the Hugging Face hub as ORG/NAME"
         )
-    separators = tuple(filter(None, (os.sep, os.altsep)))
-    if isinstance(name_or_path, Path) or name_or_path.endswith(_SUFFIXES) or any(s in name_or_path for s in separators):
-        if str(name_or_path).endswith(separators) and not Path(name_or_path).exists():
+    if isinstance(name_or_path, Path) or name_or_path.endswith(_SUFFIXES) or "/" in name_or_path:
+        if str(name_or_path).endswith("/") and not Path(name_or_path).exists():
             raise WeightsError(f"no folder {name_or_path!r}; give a weights file, a folder, or one of tfcseg models")
         return Path(name_or_path), None
     records = list_models(assets)

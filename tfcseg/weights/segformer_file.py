@@ -19,23 +19,24 @@ from torch import Tensor
 
 from tfcseg.errors import WeightsError
 from tfcseg.spelling import one_line
-from tfcseg.weights.published import Published, read_published
 from tfcseg.weights.tensor_file import read_tensor_file
 from tfcseg.weights.tensor_header import FILE_LIMIT_BYTES, is_pickle, open_weights, read_beside
 
 _STARTS = (
     (b"version https://git-lfs", "the address of a file in Git LFS, not the file; run git lfs pull"),
-    (b"<!DOCTYPE", "a web page, not the file; download it again"),
+    (b"<!doctype", "a web page, not the file; download it again"),
     (b"<html", "a web page, not the file; download it again"),
 )
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+_BESIDE = ("config.json", "preprocessor_config.json")  # files that determine preprocessing or class names
 ADVICE = "tfcseg runs SegFormers; tfcseg steady, eval --predictions and compare --baseline take masks of any program"
 
 
 def refuse_other_format(path: Path) -> None:
     """Raise WeightsError if the first bytes or the suffix show that the file holds no PyTorch weights."""
     with path.open("rb") as file:
-        start = file.read(64)
-    what = next((meaning for mark, meaning in _STARTS if start.lstrip().lower().startswith(mark.lower())), None)
+        start = file.read(64).lstrip().lower()
+    what = next((meaning for mark, meaning in _STARTS if start.startswith(mark)), None)
     if what is None and path.suffix.lower() in {".onnx", ".tflite", ".engine", ".mlmodel", ".pb"}:
         what = f"a {path.suffix.lower()} file; give PyTorch or safetensors weights"
     if what is not None:
@@ -66,7 +67,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[object, obje
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds no named tensors; give a SegFormer's state_dict")
     tensors = next((content[key] for key in _STATE_DICTS if isinstance(content.get(key), Mapping)), content)
-    if not all(map(_is_named_array, tensors.items())):
+    if not all(isinstance(name, str) and _is_dense(tensor) for name, tensor in tensors.items()):
         raise WeightsError(f"{path} holds other things than named tensors; give a SegFormer's state_dict")
     # Strided tensors can claim far more memory than the file has; copies would need all of it.
     if sum(tensor.nbytes for tensor in tensors.values()) > FILE_LIMIT_BYTES:
@@ -107,25 +108,19 @@ def _others(path: Path) -> list[str]:
     return found
 
 
-def _is_named_array(item: tuple[object, object]) -> bool:
-    """Whether an entry is a name and a dense tensor (not sparse, quantised or meta)."""
-    name, tensor = item
-    if not (isinstance(name, str) and isinstance(tensor, Tensor)):
+def _is_dense(value: object) -> bool:
+    """Whether it is a tensor that is not sparse, quantised or meta."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
         return False
-    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
-
-
-FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-_BESIDE = ("config.json", "preprocessor_config.json")  # files that determine preprocessing or class names
-_OFFERED = 3
+    return value.device.type == "cpu" and not value.is_quantized
 
 
 class SegformerFile(NamedTuple):
-    """Tensors under their published names, and facts about them."""
+    """Tensors under their published names."""
 
     path: Path  # the weights file, also if a folder was given
     tensors: Mapping[str, Tensor]
-    about: Published
+    meta: Mapping[object, object]  # other content of a checkpoint
     sha256: str  # hash of the weights file with config.json and preprocessor_config.json beside it
 
 
@@ -139,7 +134,7 @@ def read_segformer_file(path: Path) -> SegformerFile:
         tensors, meta = read_checkpoint(path)
     else:
         tensors, meta = read_tensor_file(path).tensors, {}
-    return SegformerFile(path, tensors, read_published(path, meta), _sha256(path))
+    return SegformerFile(path, tensors, meta, _sha256(path))
 
 
 def weights_in(folder: Path) -> Path:
@@ -158,7 +153,7 @@ def weights_in(folder: Path) -> Path:
         raise WeightsError(f"{missing}: weights in several files are not supported; save them as one")
     inside = [found.parent for found in folder.glob("*/config.json")]
     files = [found for suffix in ("pth", "pt", "safetensors") for found in folder.glob(f"*.{suffix}")]
-    names = sorted(map(str, (*inside, *files)))[-_OFFERED:]
+    names = sorted(map(str, (*inside, *files)))[-3:]
     raise WeightsError(missing + (f"; give one of {', '.join(names)}" if names else ""))
 
 
@@ -166,7 +161,5 @@ def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     for file in (path, *(path.with_name(name) for name in _BESIDE)):
         if file.is_file():
-            with file.open("rb") as opened:
-                while part := opened.read(1 << 20):
-                    digest.update(part)
+            digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -18,7 +18,6 @@ from tfcseg.files import replace_atomically
 from tfcseg.spelling import first_of
 from tfcseg.weights.tensor_header import LENGTH_BYTES, damaged, open_weights, read_metadata
 
-_NAMES_SHOWN, _NAME_CHARACTERS = 3, 100
 _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -44,8 +43,16 @@ def read_tensor_file(path: Path) -> TensorFile:
 
 
 def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Write a file, complete or not at all; returns the SHA-256. Raises OutputError on failure."""
-    data = _serialise(tensors, metadata)
+    """Write a file, complete or not at all; returns the SHA-256. Raises OutputError on failure.
+
+    The same content gives the same bytes: safetensors itself does not sort metadata.
+    """
+    data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    start = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+    content = {"__metadata__": dict(sorted(metadata.items())), **json.loads(data[LENGTH_BYTES:start])}
+    header = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % LENGTH_BYTES)  # tensors stay aligned
+    data = len(header).to_bytes(LENGTH_BYTES, "little") + header + data[start:]
     with replace_atomically(path) as partial:
         partial.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
@@ -55,13 +62,13 @@ def check_fits(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str,
     """Raise WeightsError unless ``tensors`` has names and shapes of ``expected``, and finite numbers. ``expected`` may
     be on the meta device. For floats, half and single precision are accepted."""
     leftover, missing = (
-        [repr(name[:_NAME_CHARACTERS]) for name in sorted(names)]
+        [repr(name[:100]) for name in sorted(names)]
         for names in (tensors.keys() - expected.keys(), expected.keys() - tensors.keys())
     )
     if leftover:
-        raise WeightsError(f"{path} has tensors that the network does not have: {first_of(leftover, _NAMES_SHOWN)}")
+        raise WeightsError(f"{path} has tensors that the network does not have: {first_of(leftover, 3)}")
     if missing:
-        raise WeightsError(f"{path} lacks tensors that the network needs: {first_of(missing, _NAMES_SHOWN)}")
+        raise WeightsError(f"{path} lacks tensors that the network needs: {first_of(missing, 3)}")
     for name, wanted in expected.items():
         found = tensors[name]
         if found.shape != wanted.shape:
@@ -74,14 +81,3 @@ def check_fits(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str,
             raise WeightsError(f"{path}: tensor {name!r} holds NaN or infinity; these weights cannot be used")
         if name.endswith("running_var") and (found < 0).any():
             raise WeightsError(f"{path}: tensor {name!r} holds negative variances; these weights cannot be used")
-
-
-def _serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Bytes of a file, the same for the same content: safetensors itself does not sort metadata."""
-    data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    start = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
-    entries = json.loads(data[LENGTH_BYTES:start])
-    content = {"__metadata__": dict(sorted(metadata.items())), **entries}
-    header = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % LENGTH_BYTES)  # tensors stay aligned
-    return len(header).to_bytes(LENGTH_BYTES, "little") + header + data[start:]

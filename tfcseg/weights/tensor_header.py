@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,21 +12,17 @@ from tfcseg.files import errors_as, parse_json
 from tfcseg.spelling import one_line
 
 FILE_LIMIT_BYTES = 2 << 30  # enough for a SegFormer-B5 checkpoint in float32 with its optimiser state
-
 HEADER_LIMIT_BYTES = 1 << 20  # about eight times the header of MiT-B5, our longest
-
 LENGTH_BYTES = 8  # bytes at the beginning of a file that hold the length of its header
-
-_REASON_SHOWN = 200
-_PICKLE_STARTS = (b"\x80", b"PK\x03\x04")
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Read the texts in the header, which must fit the file; WeightsError if the file is damaged."""
     if is_pickle(path):
         raise WeightsError(f"{path} is a PyTorch pickle, which could run code; give a safetensors file")
-    if _header_bytes(path) > HEADER_LIMIT_BYTES:
-        raise damaged(path, f"its header is longer than {HEADER_LIMIT_BYTES} bytes")
+    with open_weights(path) as file:
+        if int.from_bytes(file.read(LENGTH_BYTES), "little") > HEADER_LIMIT_BYTES:
+            raise damaged(path, f"its header is longer than {HEADER_LIMIT_BYTES} bytes")
     try:
         with safe_open(path, framework="numpy") as opened:
             return opened.metadata() or {}
@@ -38,25 +33,19 @@ def read_metadata(path: Path) -> dict[str, str]:
 def is_pickle(path: Path) -> bool:
     """Whether the file begins like those of ``torch.save``, which are pickles; WeightsError if it cannot be read."""
     with open_weights(path) as file:
-        starts_like_one = file.read(LENGTH_BYTES).startswith(_PICKLE_STARTS)
-    return starts_like_one and _header_bytes(path) > HEADER_LIMIT_BYTES  # a length may begin with the same byte
-
-
-def _header_bytes(path: Path) -> int:
-    with open_weights(path) as file:
-        return int.from_bytes(file.read(LENGTH_BYTES), "little")
+        start = file.read(LENGTH_BYTES)
+    # The length of a header may begin with the same byte.
+    return start.startswith((b"\x80", b"PK\x03\x04")) and int.from_bytes(start, "little") > HEADER_LIMIT_BYTES
 
 
 def open_weights(path: Path) -> BinaryIO:
     """Open a regular file of acceptable size; WeightsError otherwise."""
     if not path.is_file():
         raise WeightsError(f"no weights file {path}")
-    with errors_as(WeightsError, f"cannot read weights {path}"):
-        file = path.open("rb")
-    if os.fstat(file.fileno()).st_size > FILE_LIMIT_BYTES:
-        file.close()
+    if path.stat().st_size > FILE_LIMIT_BYTES:
         raise WeightsError(f"{path} is larger than {FILE_LIMIT_BYTES >> 30} GiB, too large for weights of ours")
-    return file
+    with errors_as(WeightsError, f"cannot read weights {path}"):
+        return path.open("rb")
 
 
 def read_beside(path: Path, advice: str) -> Any:
@@ -71,5 +60,4 @@ def read_beside(path: Path, advice: str) -> Any:
 
 def damaged(path: Path, reason: str) -> WeightsError:
     """Make the error for an invalid safetensors file."""
-    line = one_line(reason, _REASON_SHOWN)
-    return WeightsError(f"{path} is not a safetensors file, or a damaged one ({line}); get it again")
+    return WeightsError(f"{path} is not a safetensors file, or a damaged one ({one_line(reason, 200)}); get it again")

@@ -35,8 +35,8 @@ LITE0_STAGES = (
     StageNumbers(1, 3, 1, 6, 320),
 )
 
-LEVEL_ENDS = (2, 3, 5, 7)
-"""Levels are taken after this many stages: strides 4, 8, 16, 32."""
+LEVEL_ENDS = (2, 3, 5)
+"""Levels 1 to 3 are taken after this many stages: strides 4, 8, 16. Level 4 is the last one's, at stride 32."""
 
 
 class EfficientNetLite0(nn.Module):
@@ -47,7 +47,7 @@ class EfficientNetLite0(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = ConvNorm(3, STEM_CHANNELS, 3, stride=2)
-        stages: list[nn.Sequential] = []
+        stages = []
         width = STEM_CHANNELS
         for numbers in LITE0_STAGES:
             blocks = []
@@ -58,29 +58,17 @@ class EfficientNetLite0(nn.Module):
                 )
                 width = numbers.channels
             stages.append(nn.Sequential(*blocks))
-        self.stages = nn.ModuleList(stages)
+        self.stages = nn.Sequential(*stages)
 
     def encode_low(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) normalised image → x1 (B, 24, H/4, W/4), x2 (B, 40, H/8, W/8)."""
-        x = self.stem.activated(image)
-        x1 = self._run(x, 0, LEVEL_ENDS[0])
-        return x1, self._run(x1, LEVEL_ENDS[0], LEVEL_ENDS[1])
+        x1 = self.stages[: LEVEL_ENDS[0]](self.stem.activated(image))
+        return x1, self.stages[LEVEL_ENDS[0] : LEVEL_ENDS[1]](x1)
 
     def encode_high(self, x2: Tensor) -> tuple[Tensor, Tensor]:
         """x2 → x3 (B, 112, H/16, W/16), x4 (B, 320, H/32, W/32)."""
-        x3 = self._run(x2, LEVEL_ENDS[1], LEVEL_ENDS[2])
-        return x3, self._run(x3, LEVEL_ENDS[2], LEVEL_ENDS[3])
-
-    def fold(self) -> None:
-        """Merge every batch norm into its convolution (inference only, exact up to rounding)."""
-        for module in self.modules():
-            if isinstance(module, ConvNorm):
-                module.fold()
-
-    def _run(self, x: Tensor, first: int, last: int) -> Tensor:
-        for stage in self.stages[first:last]:
-            x = stage(x)
-        return x
+        x3 = self.stages[LEVEL_ENDS[1] : LEVEL_ENDS[2]](x2)
+        return x3, self.stages[LEVEL_ENDS[2] :](x3)
 
 
 _BLOCK_PARTS = {
@@ -99,22 +87,17 @@ def rename_pretrained(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Raises KeyError naming the tensor if one is missing.
     """
-    network = EfficientNetLite0()
-    # theirs: two-level numbering (stage, block); ours: one running number
-    running = {
-        f"stages.{stage}.{block}": f"_blocks.{number}"
-        for number, (stage, block) in enumerate(
-            (stage, block) for stage, numbers in enumerate(LITE0_STAGES) for block in range(numbers.blocks)
-        )
-    }
+    # ours: the stage and the block in it; theirs: a running number
+    places = [(stage, block) for stage, numbers in enumerate(LITE0_STAGES) for block in range(numbers.blocks)]
+    running = {f"stages.{stage}.{block}": f"_blocks.{number}" for number, (stage, block) in enumerate(places)}
     renamed: dict[str, Tensor] = {}
-    for name, ours in network.state_dict().items():
+    for name in EfficientNetLite0().state_dict():
         if name.startswith("stem."):
             theirs = name.replace("stem.conv", "_conv_stem").replace("stem.norm", "_bn0")
         else:
             prefix, part, kind, tensor = name.rsplit(".", 3)
             theirs = f"{running[prefix]}.{_BLOCK_PARTS[f'{part}.{kind}']}.{tensor}"
-        renamed[name] = state_dict[theirs] if theirs in state_dict or not theirs.endswith("tracked") else ours
+        renamed[name] = state_dict[theirs]
     return renamed
 
 

@@ -15,9 +15,6 @@ from torch.nn import functional as F
 from tfcseg.model.ops.fused import convolve
 from tfcseg.model.ops.strips import Rows, in_strips, strip_count, strips
 
-BATCH_NORM_EPS = 1e-3
-BATCH_NORM_MOMENTUM = 0.01
-
 
 class ConvNorm(nn.Module):
     """Convolution with SAME padding and batch norm; ``fold`` merges the two exactly for inference."""
@@ -41,19 +38,11 @@ class ConvNorm(nn.Module):
         self.before, self.after = before, total - before
         """Rows and columns of padding; depends only on the stride if sides are multiples of it."""
         self._uneven = (before, total - before, before, total - before) if total % 2 else None
-        self.conv = nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel,
-            stride=stride,
-            padding=0 if self._uneven else before,
-            groups=groups,
-            dilation=dilation,
-            bias=not norm,
-        )
-        self.norm: nn.Module = (
-            nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM) if norm else nn.Identity()
-        )
+        padding = 0 if self._uneven else before
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=not norm)
+        # EfficientNet's numbers
+        self.norm: nn.Module = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01) if norm else nn.Identity()
+        self.is_folded = False
         self.widened: nn.Conv2d | None = None
         """Folded, with uneven padding: the same filter with a column of zeros in front, for `activated_strip`."""
 
@@ -72,28 +61,29 @@ class ConvNorm(nn.Module):
 
     def activated_strip(self, x: Tensor, rows: Rows) -> Tensor:
         """`activated` for the ``rows`` of a strip; ``x`` includes their neighbours."""
-        if not isinstance(self.norm, nn.Identity):
-            x = F.pad(x, (self.before, self.after, rows.pad_top, rows.pad_bottom))
-            conv = self.conv
-            normalised: Tensor = self.norm(
-                F.conv2d(x, conv.weight, conv.bias, conv.stride, dilation=conv.dilation, groups=conv.groups)
-            )
-            return activate(normalised, self.activation)
-        if self._uneven and self.widened is None:
-            x = F.pad(x, (self.before, self.after, rows.pad_top, rows.pad_bottom))
-            return convolve(x, self.conv, self.activation, (0, 0))
+        if not self.is_folded:
+            x = F.pad(x, (self.before, self.after, *rows.padding))
+            return activate(self.norm(convolve(x, self.conv, padding=(0, 0))), self.activation)
         # copying the widest map costs as much as its filter, which pads columns itself
-        if rows.pad_top or rows.pad_bottom:
-            x = F.pad(x, (0, 0, rows.pad_top, rows.pad_bottom))
+        if any(rows.padding):
+            x = F.pad(x, (0, 0, *rows.padding))
         return convolve(x, self.widened or self.conv, self.activation, (0, self.after))
 
     def fold(self) -> None:
-        """Merge the norm's running statistics into the convolution; the norm becomes the identity."""
+        """Merge the norm's running statistics into the convolution, and prepare it for strips (inference only)."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv = nn.utils.fusion.fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
             self.norm = nn.Identity()
         if self.widened is None and self._uneven and self.conv.groups > 1:
             self.widened = _with_a_first_column(self.conv)
+        self.is_folded = True
+
+
+def fold_layers(backbone: nn.Module) -> None:
+    """Fold every `ConvNorm` in ``backbone`` (inference only, exact up to rounding)."""
+    for module in backbone.modules():
+        if isinstance(module, ConvNorm):
+            module.fold()
 
 
 def _with_a_first_column(conv: nn.Conv2d) -> nn.Conv2d:
@@ -137,9 +127,8 @@ class InvertedResidual(nn.Module):
         kernel = depthwise.conv.dilation[0] * (depthwise.conv.kernel_size[0] - 1) + 1
         count = strip_count(x, depthwise.conv.in_channels, x.shape[-2] // (stride * kernel))
         if count > 1:
-            y = in_strips(
-                x, strips(x.shape[-2], count, kernel=kernel, stride=stride, before=depthwise.before), self._strip
-            )
+            rows = strips(x.shape[-2], count, kernel=kernel, stride=stride, before=depthwise.before)
+            y = in_strips(x, rows, self._strip)
         else:
             y = self.project(depthwise.activated(self._expanded(x)))
         return x + y if self.has_shortcut else y

@@ -14,10 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tfcseg.errors import UsageError
 from tfcseg.model.ops.fused import apply_linear, convolve
 from tfcseg.model.ops.strips import Rows, in_strips, strip_count, strips
-from tfcseg.model.options import SIZE_MULTIPLE
 
 Four = tuple[int, int, int, int]
 
@@ -184,33 +182,24 @@ class MixTransformer(nn.Module):
     def __init__(self, stages: list[Stage]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
-        first, second, third, fourth = (stage.embedding.out_channels for stage in stages)
-        self.channels: Four = (first, second, third, fourth)
+        self.channels = tuple(stage.embedding.out_channels for stage in stages)
 
     def encode_low(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised image (B, 3, H, W) -> x1 (B, C1, H/4, W/4), x2 (B, C2, H/8, W/8).
 
-        H and W must be multiples of 32 (UsageError): each stage's stride · R is 32, and the reductions would silently
-        drop the rest.
+        H and W are multiples of 32: each stage's stride · R is 32, and the reductions would drop the rest.
         """
-        height, width = image.shape[2:]
-        if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
-            raise UsageError(f"network input is {height}x{width}; pad both sides to multiples of {SIZE_MULTIPLE}")
-        x1: Tensor = self.stages[0](image.contiguous(memory_format=torch.channels_last))
-        x2: Tensor = self.stages[1](x1)
-        return x1, x2
+        x1 = self.stages[0](image.contiguous(memory_format=torch.channels_last))
+        return x1, self.stages[1](x1)
 
     def encode_high(self, x2: Tensor) -> tuple[Tensor, Tensor]:
         """x2 (B, C2, H/8, W/8) -> x3 (B, C3, H/16, W/16), x4 (B, C4, H/32, W/32)."""
-        x3: Tensor = self.stages[2](x2)
-        x4: Tensor = self.stages[3](x3)
-        return x3, x4
+        x3 = self.stages[2](x2)
+        return x3, self.stages[3](x3)
 
 
 def build_mix_transformer(variant: str, *, drop_path: float = 0.1) -> MixTransformer:
-    """Build an untrained MiT of ``variant`` b0…b5 (UsageError otherwise)."""
-    if variant not in MIT_VARIANTS:
-        raise UsageError(f"no Mix Transformer variant {variant!r}; there are {', '.join(MIT_VARIANTS)}")
+    """Build an untrained MiT of ``variant`` b0…b5."""
     numbers = MIT_VARIANTS[variant]
     drop_paths = iter([drop_path * block / (sum(numbers.depths) - 1) for block in range(sum(numbers.depths))])
     stages = []

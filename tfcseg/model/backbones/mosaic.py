@@ -10,6 +10,7 @@ Shapes: B batch, C channels, H W image (multiples of 32), h w = H/16, W/16.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
@@ -51,18 +52,16 @@ BLOCKS = (
 )
 
 LEVEL_ENDS = (2, 6, 12)
-"""Levels 1 to 3 are taken after this many blocks: strides 4, 8, 16. Level 4 follows the last block,
-also at stride 16."""
+"""Levels 1 to 3 are taken after this many blocks: strides 4, 8, 16. Level 4 follows the last, also at stride 16."""
 
 LAST_CHANNELS = 448
 
-POOLS = (8, 4, 2)
-"""Sides of the pyramid's windows in positions at stride 16, coarsest first."""
-
-POOL_KERNELS = (3, 5)
-"""A window's channels are split in two; each half has its own kernel size."""
+POOLS = (8, 4, 2)  # sides of the pyramid's windows in positions at stride 16, coarsest first
+POOL_KERNELS = (3, 5)  # a window's channels are split in two; each half has its own kernel size
 
 POOL_CHANNELS, CONTEXT_CHANNELS = 64, 128
+
+_conv = partial(ConvNorm, activation="relu", norm=False)
 
 
 class ContextPyramid(nn.Module):
@@ -84,10 +83,8 @@ class ContextPyramid(nn.Module):
         for pool, filters in zip(POOLS, self.filters, strict=True):
             # Windows keep their size in pixels for any picture size; the last ones may be cut off at its edge.
             means = F.avg_pool2d(x, pool, ceil_mode=True, count_include_pad=False)
-            halves = means.chunk(len(POOL_KERNELS), dim=1)
-            joined = torch.cat(
-                [chain(half) for chain, half in zip(cast(nn.ModuleList, filters), halves, strict=True)], dim=1
-            )
+            halves = zip(cast(nn.ModuleList, filters), means.chunk(len(POOL_KERNELS), dim=1), strict=True)
+            joined = torch.cat([chain(half) for chain, half in halves], dim=1)
             enlarged = F.interpolate(joined, scale_factor=float(pool), mode="bilinear", align_corners=False)
             parts.append(enlarged[..., :h, :w])
         context: Tensor = self.project.activated(torch.cat([*parts, x], dim=1))
@@ -108,35 +105,20 @@ class Mosaic(nn.Module):
             shape = (channels, width, out_channels, kernel)
             blocks.append(InvertedResidual(*shape, stride=stride, dilation=dilation, activation="relu", norm=False))
             channels = out_channels
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.Sequential(*blocks)
         self.last = _conv(channels, LAST_CHANNELS, 1)
         self.context = ContextPyramid(LAST_CHANNELS)
 
     def encode_low(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) normalised image → x1 (B, 32, H/4, W/4), x2 (B, 64, H/8, W/8)."""
-        x1 = self._run(self.stem.activated(image), 0, LEVEL_ENDS[0])
-        return x1, self._run(x1, LEVEL_ENDS[0], LEVEL_ENDS[1])
+        x1 = self.blocks[: LEVEL_ENDS[0]](self.stem.activated(image))
+        return x1, self.blocks[LEVEL_ENDS[0] : LEVEL_ENDS[1]](x1)
 
     def encode_high(self, x2: Tensor) -> tuple[Tensor, Tensor]:
         """x2 → x3 (B, 160, h, w), x4 (B, 576, h, w): the last map with the context around it."""
-        x3 = self._run(x2, LEVEL_ENDS[1], LEVEL_ENDS[2])
-        last = self.last.activated(self._run(x3, LEVEL_ENDS[2], len(self.blocks)))
+        x3 = self.blocks[LEVEL_ENDS[1] : LEVEL_ENDS[2]](x2)
+        last = self.last.activated(self.blocks[LEVEL_ENDS[2] :](x3))
         return x3, torch.cat([last, self.context(last)], dim=1)
-
-    def fold(self) -> None:
-        """Prepare filters for strips (inference only, exact)."""
-        for module in self.modules():
-            if isinstance(module, ConvNorm):
-                module.fold()
-
-    def _run(self, x: Tensor, first: int, last: int) -> Tensor:
-        for block in self.blocks[first:last]:
-            x = block(x)
-        return x
-
-
-def _conv(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1) -> ConvNorm:
-    return ConvNorm(in_channels, out_channels, kernel, stride=stride, groups=groups, activation="relu", norm=False)
 
 
 class _Separable(nn.Module):

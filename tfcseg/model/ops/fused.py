@@ -14,7 +14,7 @@ Shapes: B batch, C channels, H W map.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache, partial
 from typing import NamedTuple, TypeAlias, cast
 from weakref import WeakKeyDictionary
@@ -23,52 +23,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class _Activation(NamedTuple):
-    """An activation as PyTorch's function and in oneDNN's words."""
-
-    function: Callable[[Tensor], Tensor]
-    attribute: str
-    scalars: list[float]
-    algorithm: str
-
-
-_ACTIVATIONS: Mapping[str, _Activation] = {
-    "none": _Activation(lambda x: x, "none", [], ""),
-    "relu": _Activation(partial(F.relu, inplace=True), "relu", [], ""),
-    "relu6": _Activation(partial(F.relu6, inplace=True), "hardtanh", [0.0, 6.0], ""),
-    "gelu": _Activation(F.gelu, "gelu", [], "none"),
+_ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], str, list[float], str]] = {
+    "none": (lambda x: x, "none", [], ""),
+    "relu": (partial(F.relu, inplace=True), "relu", [], ""),
+    "relu6": (partial(F.relu6, inplace=True), "hardtanh", [0.0, 6.0], ""),
+    "gelu": (F.gelu, "gelu", [], "none"),
 }
+"""PyTorch's function, and oneDNN's words for it: name, numbers and algorithm."""
 
 Padding: TypeAlias = tuple[int, int]
 
 _REORDER = "mkldnn_reorder_conv2d_weight"
 
-KEPT_ORDERS = 8
-"""Number of map shapes for which a convolution keeps its weights in oneDNN's order."""
+KEPT_ORDERS = 8  # number of map shapes for which a convolution keeps its weights in oneDNN's order
 
 
 def convolve(x: Tensor, conv: nn.Conv2d, activation: str = "none", padding: Padding | None = None) -> Tensor:
     """``activation`` (relu, relu6, gelu or none) of ``conv`` of (B, C, H, W); ``padding`` replaces the convolution's
     own."""
-    act = _ACTIVATIONS[activation]
+    function, *in_onednn = _ACTIVATIONS[activation]
     if not _can_fuse(x):
         if padding is None:
-            return act.function(conv(x))
-        return act.function(F.conv2d(x, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups))
+            return function(conv(x))
+        return function(F.conv2d(x, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups))
     around = cast(Padding, conv.padding) if padding is None else padding
     result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        x, _in_order(conv, x, around), conv.bias, around, conv.stride, conv.dilation, conv.groups, *act[1:]
+        x, _in_order(conv, x, around), conv.bias, around, conv.stride, conv.dilation, conv.groups, *in_onednn
     )
     return result
 
 
 def apply_linear(x: Tensor, layer: nn.Linear, activation: str = "none") -> Tensor:
     """``activation`` (none, relu, relu6 or gelu) of ``layer`` of (…, C)."""
-    act = _ACTIVATIONS[activation]
+    function, *in_onednn = _ACTIVATIONS[activation]
     if not (x.is_contiguous() and is_for_onednn(x)):
-        return act.function(layer(x))
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, *act[1:])
+        return function(layer(x))
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, *in_onednn)
     return result
 
 
@@ -85,12 +75,9 @@ def add_and_rectify(x: Tensor, conv: nn.Conv2d, rest: Tensor) -> Tensor:
 class _Orders(NamedTuple):
     """Weights of a convolution in oneDNN's orders."""
 
-    source: Tensor
-    """The weight itself: holding it keeps its memory from being reused by another one."""
-    changes: int
-    """How often the weight had been changed."""
-    weights: dict[tuple[torch.Size, Padding, int], Tensor]
-    """By shape of the map, padding and number of threads."""
+    source: Tensor  # the weight itself: holding it keeps its memory from being reused by another one
+    changes: int  # how often the weight had been changed
+    weights: dict[tuple[torch.Size, Padding, int], Tensor]  # by shape of the map, padding and number of threads
 
 
 _orders: WeakKeyDictionary[nn.Conv2d, _Orders] = WeakKeyDictionary()
@@ -123,9 +110,8 @@ def is_for_onednn(x: Tensor) -> bool:
     """Whether oneDNN computes layers of ``x`` here, given its memory format."""
     if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_exporting():
         return False
-    if torch.is_autocast_enabled("cpu"):  # it would not cast weights for these operations
-        return False
-    return x.dtype in _fusable_types()
+    # Autocast would not cast weights for these operations.
+    return not torch.is_autocast_enabled("cpu") and x.dtype in _fusable_types()
 
 
 @cache
@@ -133,10 +119,8 @@ def _fusable_types() -> frozenset[torch.dtype]:
     """Types that oneDNN computes here. The operations are private to PyTorch and may be missing."""
     operations = torch.ops.mkldnn
     is_there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    needed = ((operations, "_convolution_pointwise_"), (operations, "_linear_pointwise"), (torch._C._nn, _REORDER))
-    if not (is_there and all(hasattr(*each) for each in needed)):
+    names = ("_convolution_pointwise_", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+    if not (is_there and all(hasattr(operations, name) for name in names) and hasattr(torch._C._nn, _REORDER)):
         return frozenset()
-    found = {torch.float32}
-    if hasattr(operations, "_is_mkldnn_bf16_supported") and operations._is_mkldnn_bf16_supported():
-        found.add(torch.bfloat16)
-    return frozenset(found)
+    has_bfloat16 = operations._is_mkldnn_bf16_supported()
+    return frozenset({torch.float32, torch.bfloat16} if has_bfloat16 else {torch.float32})

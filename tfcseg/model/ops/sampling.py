@@ -27,12 +27,9 @@ WRITE_COST = {4: 40, 2: 20}
 class UnprojectedLevel(NamedTuple):
     """A level whose values V x + b are computed after sampling, which saves its value map."""
 
-    features: Tensor
-    """x_l (S, C_l, h_l, w_l); channels_last saves a copy."""
-    weight: Tensor
-    """V (D, C_l), which may include preceding linear steps."""
-    bias: Tensor
-    """b (D,)."""
+    features: Tensor  # x_l (S, C_l, h_l, w_l); channels_last saves a copy
+    weight: Tensor  # V (D, C_l), which may include preceding linear steps
+    bias: Tensor  # b (D,)
 
     def is_cheaper(self, count: int, heads: int, points: int) -> bool:
         """Whether ``count`` points N cost less this way than with a value map, in operations on a CPU.
@@ -50,8 +47,7 @@ class UnprojectedLevel(NamedTuple):
         return count * dim * channels + gathered_more < value_map
 
 
-Level: TypeAlias = Tensor | UnprojectedLevel
-"""A value map (S, h_l, w_l, M, d), or the level it would be computed from."""
+Level: TypeAlias = Tensor | UnprojectedLevel  # a value map (S, h_l, w_l, M, d), or the level it would be computed from
 
 
 def sample_and_weigh(

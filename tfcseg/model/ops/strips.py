@@ -24,33 +24,20 @@ class Rows(NamedTuple):
 
     first: int
     last: int
-    top: int
-    """First input row; rows above the picture are in ``pad_top``."""
-    bottom: int
-    """Last input row (excluded)."""
-    pad_top: int
-    """Rows of zeros above the input rows."""
-    pad_bottom: int
+    top: int  # first input row
+    bottom: int  # last input row (excluded)
+    padding: tuple[int, int]  # rows of zeros above and below the input rows
 
 
 def strips(height: int, count: int, *, kernel: int = 1, stride: int = 1, before: int = 0) -> list[Rows]:
-    """Split the ``height // stride`` output rows of a k×k filter with ``before`` rows of padding
-    into ``count`` strips."""
+    """Split the ``height // stride`` output rows of a k×k filter with ``before`` padded rows into ``count`` strips."""
     total = height // stride
     rows = []
     for strip in range(count):
         first, last = strip * total // count, (strip + 1) * total // count
         start, end = first * stride - before, (last - 1) * stride - before + kernel
-        rows.append(
-            Rows(
-                first=first,
-                last=last,
-                top=max(start, 0),
-                bottom=min(end, height),
-                pad_top=max(-start, 0),
-                pad_bottom=max(end - height, 0),
-            )
-        )
+        padding = (max(-start, 0), max(end - height, 0))
+        rows.append(Rows(first, last, max(start, 0), min(end, height), padding))
     return rows
 
 
