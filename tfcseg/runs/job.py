@@ -17,11 +17,11 @@ import torch
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.files import replace_atomically
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.steadied import shown_classes
+from tfcseg.inference.steadied import compared_values, shown_classes
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import FrameSource, VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
-from tfcseg.media.masks import is_whole_mask
+from tfcseg.media.masks import Mask, is_whole_mask, read_values
 from tfcseg.media.writer import part_length
 from tfcseg.model.evidence import CarryOver, SectionEnd, WeightedLogits
 from tfcseg.report.recorder import PageRecorder
@@ -140,6 +140,13 @@ class Job:
             return folder / self.given.name(index)
         is_named = self.options.mask_names == "source"
         return folder / mask_name(self.info.names[index]) if is_named else numbered(folder, index)
+
+    def compared_values(self, index: int) -> list[Mask]:
+        """What a frame's steadied mask and the one that was given have to compare with the next frame's."""
+        given, path = self.given, self.mask(self.out.masks, index)
+        assert given is not None
+        mask = read_values(path, given.classes.by_colour)[0] if path.exists() else None
+        return compared_values(given, (self.info.height, self.info.width), given.read(index), mask)
 
     def restore_carried(self, checkpoint: Checkpoint) -> CarryOver | None:
         """Load the carry-over for the keyframe after ``checkpoint``; OutputError if it is missing or damaged."""

@@ -21,11 +21,10 @@ from tfcseg.drawing.render import Labels, class_shares, overlay, side_by_side
 from tfcseg.errors import OutputError
 from tfcseg.files import write_json
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.inference.steadied import shown_labels
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.machine import available_cores
 from tfcseg.media.frames import Frame, Image, most_waiting
-from tfcseg.media.masks import MaskWriter, read_mask
+from tfcseg.media.masks import Mask, MaskWriter, read_mask
 from tfcseg.media.writer import Sound, VideoWriter, finish_parts
 from tfcseg.metrics.consistency import ConsistencyMeter, Followed, FrameConsistency, Preset
 from tfcseg.report.schema import FrameRow, FrameTable, columns_for
@@ -80,8 +79,7 @@ class ResultWriter:
             return
         labels = read_mask(self.job.kept_labels(index))
         if is_last:
-            maps = [labels] if given is None else [labels, shown_labels(given, index, labels)]
-            self.measurer.remember(image, maps)
+            self.measurer.remember(image, [labels] if given is None else self.job.compared_values(index))
         if index >= self._part_start:
             self.videos.write(image, labels, class_shares(labels, len(self.labels)))
 
@@ -137,6 +135,8 @@ class ResultWriter:
             self.summary.add(row, shares)
             if frame.steadied is not None:
                 self.summary.filled += frame.steadied.is_filled
+                if (mask := frame.steadied.mask) is not None and mask.dtype == np.uint16:
+                    self.summary.add_ids(mask)
             if self.recorder:
                 self.recorder.add(row, shares, frame.image, frame.labels, frame.confidence_grid)
             self._files.write_row(row)
@@ -338,8 +338,9 @@ def _class_list(job: Job) -> list[dict[str, Any]]:
     that their values meant, with the colours that they are drawn with."""
     names, palette = job.labels.names, job.labels.palette
     if job.given is not None:
+        drawn = [(*palette, (0, 0, 0))[label] for label in job.given.labels_of_values.tolist()]
         named = sorted(job.given.classes.names.items())
-        return [{"index": index, "name": name, "colour": palette[index % len(palette)]} for index, name in named]
+        return [{"index": index, "name": name, "colour": drawn[index % len(drawn)]} for index, name in named]
     entries = enumerate(zip(names, palette, strict=True))
     classes = [{"index": index, "name": name, "colour": colour} for index, (name, colour) in entries]
     nothing = {"index": NO_CLASS, "name": "no class", "colour": (0, 0, 0)}
@@ -364,8 +365,8 @@ class FrameMeasurer:
         self._followed: dict[int, Future[Followed | None]] = {}
         self._pending: deque[tuple[SegmentedFrame, NDArray[np.float64], Future[Followed | None] | None]] = deque()
 
-    def remember(self, image: Image, maps: Sequence[NDArray[np.uint8]]) -> None:
-        """Set the (H, W, 3) image and (H, W) labels that the next frame's are compared with."""
+    def remember(self, image: Image, maps: Sequence[Mask]) -> None:
+        """Set the (H, W, 3) image and (H, W) labels or values that the next frame's are compared with."""
         self._meter.follow(image)
         self._meter.compare(maps, None)
 
@@ -395,7 +396,7 @@ class FrameMeasurer:
             if len(self._pending) <= max_pending and followed is not None and not followed.done():
                 return
             frame, shares, _ = self._pending.popleft()
-            maps = [frame.labels] if frame.steadied is None else [frame.labels, frame.steadied.given]
+            maps = [frame.labels] if frame.steadied is None else frame.steadied.compared
             changes = self._meter.repeat() if followed is None else self._meter.compare(maps, followed.result())
             if frame.is_stand_in:  # a frame that was never seen is not a steady one
                 changes = [FrameConsistency(None, None)] * len(maps)
