@@ -17,7 +17,7 @@ from tfcseg.inference.both_sides import LEAST_REACH, REACH, reach_for
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.groups import Group
 from tfcseg.inference.intervals import run_intervals, stream
-from tfcseg.inference.options import checked_options
+from tfcseg.inference.options import checked_options, variant_options
 from tfcseg.media.reader import read_frames
 from tfcseg.model.evidence import WeightedLogits
 from tfcseg.weights.loading import load_model
@@ -319,6 +319,15 @@ def test_sides_and_keyframes_that_do_not_go_together():
     assert options(sides="past", latency="low") == ("past", "fixed")
     with pytest.raises(UsageError, match="adaptive keyframes need --sides past or both, in mode tfc"):
         options(sides="one", keyframes="adaptive")
+    for name, value in {"threshold": 0.5, "correlation": "aligned"}.items():
+        assert options(sides="one", **{name: value}) == ("one", "fixed")
+        for sides in ("past", "both"):
+            with pytest.raises(UsageError, match=f"--{name} only has an effect with --sides one"):
+                options(sides=sides, **{name: value})
+            # Where modes are compared, it is for those with one side.
+            found = variant_options(MODEL, "tfc", sides=sides, **{name: value})
+            assert found == checked_options(MODEL, sides=sides)
+            assert getattr(variant_options(MODEL, "tfc-aligned", sides=sides, **{name: value}), name) == value
     for small in ({"sides": "one"}, {"mode": "reuse"}, {"latency": "low"}, {"threshold": 0.5}):
         with pytest.raises(UsageError, match="larger keyframes need --sides past or both, in mode tfc"):
             options(keyframe_scale=1.2, **small)

@@ -130,6 +130,8 @@ def run(
     with in_python_words():
         if isinstance(source, str | Path | int | Source):
             return run_video(source, output, model, wanted, Listener(on_frame))
+        if not isinstance(source, Iterable):
+            raise UsageError(f"source is {type(source).__name__}; give paths, addresses or the number of a camera")
         shared = ModelOnDemand(model, wanted.device, allow_network=allow_network)
         return _run_all(source, output, shared, wanted, on_frame)
 
