@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -71,15 +71,12 @@ class _Row(Generic[_T]):
 
     @property
     def is_done(self) -> bool:
-        """Whether `get` need not wait."""
         return self.future.done()
 
     def get(self) -> _T:
-        """The result; waits for it."""
         return self.future.result()[0][self.row]
 
     def seconds(self) -> float:
-        """Seconds it took."""
         results, seconds = self.future.result()
         return seconds / len(results)
 
@@ -88,20 +85,11 @@ class _Tasks:
     """Work for the workers, in batches that suit the device."""
 
     def __init__(self, network: IntervalNetwork, stack: ExitStack) -> None:
-        self.workers = network.workers
-        self._chunk = network.frames_at_once
-        self._in_parts = network.in_parts
-        self._pool: ThreadPoolExecutor | None = None
+        self.workers, self.clock = network.workers, network.clock
+        self._chunk, self._in_parts = network.frames_at_once, network.in_parts
+        self._pool = stack.enter_context(network.pool()) if self.workers > 1 else None
         self._combining: Future[None] | None = None
         self._unfinished: deque[Future[Any]] = deque()
-        self.clock = network.clock
-        if self.workers > 1:
-            # Each worker sets its own share of threads in torch; the setting for new threads is restored at the end.
-            threads = torch.get_num_threads()
-            stack.callback(torch.set_num_threads, threads)
-            share = max(1, threads // self.workers)
-            self._pool = ThreadPoolExecutor(self.workers, "tfcseg-network", torch.set_num_threads, (share,))
-            stack.callback(self._pool.shutdown, cancel_futures=True)
 
     def submit(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_Row[_T]]:
         """One row per item; ``work`` is given several items at a time."""
@@ -163,8 +151,6 @@ class _Slot:
     """Held until it is known whether the frame is a keyframe."""
     image_size: tuple[int, int]
     label_size: tuple[int, int]
-    grid: tuple[int, int]
-    """(h, w) of its logits."""
     horizon: int
     """Index of the last frame that it may use, if that is a keyframe."""
     low: _Row[LowFeatures]
@@ -176,10 +162,8 @@ class _Slot:
     """Where its positions lie in the keyframe before it, if that was computed."""
     own: _Row[WeightedLogits] | None = None
     """Of a keyframe: its logits by itself."""
-    behind: Correspondence | None = None
-    """Of a keyframe: where its positions lie in the keyframe before it, if that was computed."""
-    ahead: Correspondence | None = None
-    """The same in the next keyframe."""
+    around: dict[bool, Correspondence] = field(default_factory=dict)
+    """Of a keyframe: where its positions lie in the keyframes before it and after it (True), if that was computed."""
     before: WeightedLogits | None = None
     """Of a keyframe: its logits combined with those of all earlier ones."""
     latest: WeightedLogits | None = None
@@ -197,14 +181,9 @@ class _Slot:
     ) -> Correspondence | None:
         """Of a keyframe with logits ``own``: where its positions lie in the one after or before it, which is compared
         once. None if they differ in size."""
-        found = self.ahead if is_later else self.behind
-        if found is None and other.logits.shape == own.logits.shape:
-            found = steps.compare_closely(other, own)
-            if is_later:
-                self.ahead = found
-            else:
-                self.behind = found
-        return found
+        if is_later not in self.around and other.logits.shape == own.logits.shape:
+            self.around[is_later] = steps.compare_closely(other, own)
+        return self.around.get(is_later)
 
     @property
     def carry_over(self) -> CarryOver | None:
@@ -215,7 +194,6 @@ class _Slot:
 
     @property
     def is_done(self) -> bool:
-        """Whether `finished` need not wait."""
         return self.result is not None and self.result.is_done
 
     def finished(self, workers: int) -> FrameResult:
@@ -243,15 +221,13 @@ class _Window:
         self._steps = Steps(network)
         self._tasks = tasks
         self._before, self._latest = self._steps.restored(before)
-        self._is_end_of_section = self._latest is not None
+        """Carry-over of all keyframes, and at the end of a section of those since that began."""
         self._count = 0
         self._changed = 0.0
         self._undecided: deque[_Slot] = deque()
         """Frames that are not yet known to be keyframes or not."""
         self._spans: deque[list[_Slot]] = deque()
         """For every waiting keyframe: the keyframe and the frames up to the next one."""
-        self._known = 0
-        """Frames of which it is known."""
 
     def look(self, group: Group[_T]) -> list[_Slot]:
         """Let workers start on frames."""
@@ -267,7 +243,6 @@ class _Window:
                     image=image,
                     image_size=size,
                     label_size=group.label_size or size,
-                    grid=self._steps.grid(image),
                     horizon=self._count + (reach_for(image) if self._sees_later else 0),
                     low=row,
                     section=Section.GOES_ON if slots else group.section,
@@ -303,7 +278,6 @@ class _Window:
                 self._changed = 0.0
                 self._spans.append([])
             self._spans[-1].append(slot)
-        self._known += count
         images = [each.image for each in seen]
         for each, row in zip(seen, self._tasks.submit_alike(self._own_logits, seen, images), strict=True):
             each.slot.own, each.slot.found = row, None
@@ -335,7 +309,7 @@ class _Window:
             return False
         seen = slot.low.get()
         started_s = self._tasks.clock()
-        slot.found = self._steps.compare(keyframe.low.get().match, seen.match, slot.grid)
+        slot.found = self._steps.compare(keyframe.low.get().match, seen.match, self._steps.grid(slot.image))
         self._changed += changed_share(slot.found.similarity).item()
         slot.seconds += self._tasks.clock() - started_s
         return self._changed > MOST_CHANGED
@@ -372,7 +346,8 @@ class _Window:
     def _is_ready(self, keyframe: _Slot) -> bool:
         """Whether all keyframes that it may use are known and computed. Until then, workers get more frames."""
         used = [span[0].own for span in self._spans if span[0].index <= keyframe.horizon]
-        return self._known > keyframe.horizon and all(row is not None and row.is_done for row in used)
+        last = self._spans[-1][-1].index
+        return last >= keyframe.horizon and all(row is not None and row.is_done for row in used)
 
     def _combine_around(self, position: int) -> None:
         """Combine a span's keyframe with the keyframes before and after it."""
@@ -389,13 +364,14 @@ class _Window:
     def _with_earlier(self, keyframe: _Slot, own: WeightedLogits) -> WeightedLogits:
         """Combine a keyframe with all before it, and keep that for the next one; a section starts from the end of the
         section before."""
-        if keyframe.section is Section.END_BEGINS:
-            self._latest, self._is_end_of_section = None, True
         if keyframe.section is Section.BEGINS:
-            self._before, self._latest, self._is_end_of_section = self._latest, None, False
+            self._before, self._latest = self._latest, None
         before = keyframe.before = self._before = _combined(keyframe, own, self._before, self._steps, is_later=False)
-        if self._is_end_of_section:
-            keyframe.latest = self._latest = _combined(keyframe, own, self._latest, self._steps, is_later=False)
+        if keyframe.section is Section.END_BEGINS:
+            self._latest = own
+        elif self._latest is not None:
+            self._latest = _combined(keyframe, own, self._latest, self._steps, is_later=False)
+        keyframe.latest = self._latest
         return before
 
     def _finish(self, keyframe: _Slot, frames: list[_Slot], after: _Slot | None) -> None:

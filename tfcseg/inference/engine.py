@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TypeVar
@@ -77,6 +79,18 @@ class IntervalNetwork:
             *(options.mode, describe_method(options)),
             extra={**asdict(options), "frames_at_once": self.frames_at_once},
         )
+
+    @contextmanager
+    def pool(self) -> Iterator[ThreadPoolExecutor]:
+        """A thread for each worker, with its share of torch's threads; new threads get as many as before at the end."""
+        threads = torch.get_num_threads()
+        share = max(1, threads // self.workers)
+        pool = ThreadPoolExecutor(self.workers, "tfcseg-network", torch.set_num_threads, (share,))
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
 
     @property
     def clock(self) -> Callable[[], float]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,8 +138,8 @@ class _Block:
     def __init__(self, first: int, end: int, reach: int) -> None:
         self._first, self._end, self._reach = first, end, reach
         self._frames: list[LinkedFrame] = []
-        self._side: _SideVotes | None = None
-        self._before: list[_SideVotes | None] = []  # votes of the frames before each frame
+        self._side: Votes | None = None
+        self._before: list[Votes | None] = []  # votes of the frames before each frame
         self._seconds = 0.0
 
     def add(self, frame: LinkedFrame) -> None:
@@ -166,7 +166,7 @@ class _Block:
         """Finish the frames, with votes that are passed from the last one back to the first."""
         started_s = time.perf_counter()
         results: list[tuple[LinkedFrame, Mask | None]] = []
-        side: _SideVotes | None = None
+        side: Votes | None = None
         transfer: Transfer | None = None
         for frame in reversed(self._frames):
             index, link = frame.frame.index, frame.link
@@ -187,37 +187,27 @@ class _Block:
         return block
 
 
-class _SideVotes(NamedTuple):
-    """Votes for a frame from one side."""
-
-    votes: Votes
-    masks: int  # number of masks that have voted since the last break
+def _carried(side: Votes | None, transfer: Transfer | None) -> Votes | None:
+    return None if side is None or transfer is None else side.carried(transfer)
 
 
-def _carried(side: _SideVotes | None, transfer: Transfer | None) -> _SideVotes | None:
-    return None if side is None or transfer is None else _SideVotes(side.votes.carried(transfer), side.masks)
+def _joined(side: Votes | None, frame: LinkedFrame) -> Votes | None:
+    return side if frame.mask is None else (side or no_votes(frame.mask)).joined(frame.mask, frame.weight())
 
 
-def _joined(side: _SideVotes | None, frame: LinkedFrame) -> _SideVotes | None:
-    if frame.mask is None:
-        return side
-    votes, masks = side or _SideVotes(no_votes(frame.mask), 0)
-    return _SideVotes(votes.joined(frame.mask, frame.weight()), masks + 1)
-
-
-def _decided(frame: LinkedFrame, before: _SideVotes | None, after: _SideVotes | None) -> Mask | None:
+def _decided(frame: LinkedFrame, before: Votes | None, after: Votes | None) -> Mask | None:
     """Correct the mask of a frame by the votes of both sides, or derive one from them if there is none. Where a scene
     begins or ends, the other side alone decides, if it has ``LEAST_MASKS`` masks."""
     sides = [side for side in (before, after) if side is not None]
     if frame.mask is None:
         if not sides:
             return None
-        nothing = np.full_like(sides[0].votes.label, frame.void or 0)
-        return decide(nothing, np.zeros(nothing.shape, np.uint8), sides[0].votes, sides[-1].votes)
+        nothing = np.full_like(sides[0].label, frame.void or 0)
+        return decide(nothing, np.zeros(nothing.shape, np.uint8), sides[0], sides[-1])
     if not sides or (len(sides) == 1 and sides[0].masks < LEAST_MASKS):
         return frame.mask
-    votes = [no_votes(frame.mask) if side is None else side.votes for side in (before, after)]
-    return decide(frame.mask, frame.weight(), votes[0], votes[1], void=frame.void)
+    nobody = no_votes(frame.mask)
+    return decide(frame.mask, frame.weight(), before or nobody, after or nobody, void=frame.void)
 
 
 def _rarity(mask: Mask, void: int | None) -> Weights:
