@@ -93,24 +93,24 @@ def segment(
     options that make no sense, InputError for unreadable input, WeightsError for the model.
     """
     (inference,) = sort_options("segment", options, InferenceOptions)
-    if isinstance(frames, str | Path | int | Source):
-        with in_python_words():
+    source: Source | None = None
+    with in_python_words():
+        if isinstance(frames, str | Path | int | Source):
             source = Source.of(frames, allow_network=allow_network, live=inference.get("latency") == "low")
             source.check()
             inference |= {"latency": "low"} if source.is_live else {}
-            loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
-            chosen = checked_options(loaded, **inference)
-        opened: list[FrameSource] = []
-        return SegmentedFrames(_segment_source(source, loaded, chosen, (start_s, end_s), opened), opened)
-    if not isinstance(frames, Iterable):
-        raise UsageError(f"frames are {type(frames).__name__}; give a path, an address, a camera's number or arrays")
-    if start_s is not None or end_s is not None:
-        raise UsageError("start_s and end_s select a part of a file; with frames, pass only those you want")
-    with in_python_words():
+        elif not isinstance(frames, Iterable):
+            named = type(frames).__name__
+            raise UsageError(f"frames are {named}; give a path, an address, a camera's number or arrays")
+        elif start_s is not None or end_s is not None:
+            raise UsageError("start_s and end_s select a part of a file; with frames, pass only those you want")
         loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
         chosen = checked_options(loaded, **inference)
+    if source is not None:
+        opened: list[FrameSource] = []
+        return SegmentedFrames(_segment_source(source, loaded, chosen, (start_s, end_s), opened), opened)
     single = isinstance(frames, np.ndarray) and frames.ndim == 3
-    return SegmentedFrames(segment_with([frames] if single else frames, loaded, chosen))  # type: ignore[list-item]
+    return SegmentedFrames(segment_with([frames] if single else frames, loaded, chosen))  # type: ignore[arg-type,list-item]
 
 
 def _segment_source(
@@ -140,12 +140,7 @@ def _segment_source(
 def segment_with(
     frames: Iterable[Frame | Image], model: LoadedModel, options: InferenceOptions
 ) -> Generator[SegmentedFrame, None, None]:
-    """Like `segment`, with options that were checked before."""
-    return _segment_all(frames, IntervalNetwork(model, options))
-
-
-def _segment_all(frames: Iterable[Frame | Image], network: IntervalNetwork) -> Generator[SegmentedFrame, None, None]:
-    """Segment all frames that can be read; what ended them early is raised after the last one."""
+    """Like `segment`, with options that were checked before. What ended the frames early is raised after the last."""
     failure: Exception | None = None
 
     def numbered() -> Iterator[Frame]:
@@ -156,7 +151,7 @@ def _segment_all(frames: Iterable[Frame | Image], network: IntervalNetwork) -> G
         except Exception as error:  # noqa: BLE001  # raised below
             failure = error
 
-    for frame in segment_frames(numbered(), network):
+    for frame in segment_frames(numbered(), IntervalNetwork(model, options)):
         yield replace(frame, carried=None)  # who keeps frames must not keep what only the network needs
     if failure is not None:
         raise failure

@@ -70,7 +70,7 @@ class ResultWriter:
         self.videos = Videos(job, checkpoint)
         self._files = FrameFiles(job, checkpoint)
         self._saver = ThreadPoolExecutor(1, "tfcseg-save")
-        self._saved: Future[None] | None = None
+        self._saved: Future[None] = self._saver.submit(lambda: None)
 
     def replay(self, index: int, image: Image) -> None:
         """Take an image from before the checkpoint: the last one is compared with the next, some are drawn again."""
@@ -104,15 +104,13 @@ class ResultWriter:
     def save(self) -> None:
         """Start saving a point to resume from, if the run can be resumed; ``abort`` waits for it."""
         if self._is_between_groups and self._frames > self._saved_frames and self.job.saves_between_parts:
-            self._record(self.measurer.finished(0))
-            self._wait_until_saved()
             self._begin_to_save()
 
     def close(self) -> None:
         """Complete all files and give the videos their final names."""
         if self._frames > self._part_start:
             self._end_part()
-        self._wait_until_saved()
+        self._saved.result()
         self._files.close()
         self.audio = self.videos.finish(self.part_frames)
         self.outputs = {kind: KINDS[kind] for kind in self.job.options.kinds}
@@ -143,13 +141,13 @@ class ResultWriter:
 
     def _end_part(self) -> None:
         """Start new parts of the videos; let the saver complete the old ones and then write a checkpoint."""
-        self._record(self.measurer.finished(0))
-        self._wait_until_saved()
         self._part_start, self._part_legend = self._frames, self.videos.legend_state()
         self._begin_to_save(self.videos.end_part)
 
     def _begin_to_save(self, end_parts: Callable[[], Callable[[], None]] = lambda: lambda: None) -> None:
-        """Let the saver complete what ``end_parts`` ends, and then write a checkpoint of everything recorded."""
+        """Let the saver complete what ``end_parts`` ends, and then write a checkpoint of all frames."""
+        self._record(self.measurer.finished(0))
+        self._saved.result()
         frames, carried, pictures = self.summary.frames, self.carried, self._files.pending()
         checkpoint = Checkpoint(
             frames=frames,
@@ -182,11 +180,6 @@ class ResultWriter:
 
         self._saved = self._saver.submit(save)
 
-    def _wait_until_saved(self) -> None:
-        saved, self._saved = self._saved, None
-        if saved is not None:
-            saved.result()
-
 
 class Videos:
     """The videos of a run, which draw each frame once and are written in parts; with a ``checkpoint``, the parts after
@@ -216,19 +209,15 @@ class Videos:
             pictures["side_by_side"] = side_by_side([image, picture], ["source", "tfcseg"])
         for name in self._names:
             if name not in self._parts:
-                self._parts[name] = self._new_part(name, pictures[name])
+                self._parts[name] = VideoWriter(
+                    self._job.state.part(name, self._written),
+                    size=(pictures[name].shape[0], pictures[name].shape[1]),
+                    frame_rate=self._job.info.frame_rate,
+                    pixel_aspect=self._job.info.pixel_aspect,
+                    named=getattr(self._job.out, name),
+                )
             self._parts[name].write(pictures[name])
         self._written += 1
-
-    def _new_part(self, name: str, first: Image) -> VideoWriter:
-        info, path = self._job.info, self._job.state.part(name, self._written)
-        return VideoWriter(
-            path,
-            size=(first.shape[0], first.shape[1]),
-            frame_rate=info.frame_rate,
-            pixel_aspect=info.pixel_aspect,
-            named=getattr(self._job.out, name),
-        )
 
     def legend_state(self) -> dict[str, Any] | None:
         """State of the legend in JSON types; None without a legend."""
@@ -282,10 +271,12 @@ class FrameFiles:
             self._writers["labels"] = MaskWriter(job.state.labels, palette)
         if options.confidence:
             self._writers["confidence"] = MaskWriter(out.confidence, path_of=job.mask)
+        self._open: list[MaskWriter | FrameTable] = [*self._writers.values()]
         self._table: FrameTable | None = None
         if options.frames_csv:
             columns = columns_for(has_sources=bool(job.info.names), has_before=job.given is not None)
             self._table = FrameTable(out.frames_csv, checkpoint.rows_bytes if checkpoint else 0, columns)
+            self._open.append(self._table)
 
     def write(self, frame: SegmentedFrame) -> None:
         """Begin to write the pictures of one frame."""
@@ -316,10 +307,6 @@ class FrameFiles:
         """Wait until the rows are on disk."""
         if self._table:
             self._table.sync()
-
-    @property
-    def _open(self) -> list[MaskWriter | FrameTable]:
-        return [*self._writers.values(), *([] if self._table is None else [self._table])]
 
     def close(self) -> None:
         """Complete the files."""

@@ -93,7 +93,7 @@ def _finished_run(out: OutputDir) -> Identity | None:
         match parse_json(out.report_json.read_bytes()):
             case {"run": dict(identity)}:
                 return identity
-    return RunState(out.state).finished()
+    return RunState(out.state).identity(is_finished=True)
 
 
 def _shown(value: object) -> str:
