@@ -18,7 +18,7 @@ from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -63,46 +63,32 @@ MOST_UNDECIDED = 4
 
 
 @dataclass(slots=True)
-class _Row(Generic[_T]):
+class _Timed(Generic[_T]):
     """One result of a task, and its share of the seconds that the task took."""
 
-    future: Future[tuple[list[_T], float]]
-    row: int
+    value: _T
+    seconds: float
 
-    @property
-    def is_done(self) -> bool:
-        return self.future.done()
 
-    def get(self) -> _T:
-        return self.future.result()[0][self.row]
-
-    def seconds(self) -> float:
-        results, seconds = self.future.result()
-        return seconds / len(results)
+_Row: TypeAlias = Future[_Timed[_T]]
 
 
 class _Tasks:
-    """Work for the workers, in batches that suit the device."""
+    """Work for the workers; where there is one, on a GPU, in batches."""
 
     def __init__(self, network: IntervalNetwork, stack: ExitStack) -> None:
         self.workers, self.clock = network.workers, network.clock
         self._chunk, self._in_parts = network.frames_at_once, network.in_parts
         self._pool = stack.enter_context(network.pool()) if self.workers > 1 else None
-        self._combining: Future[None] | None = None
+        self._combining: Future[None] = _done(None)
         self._unfinished: deque[Future[Any]] = deque()
 
     def submit(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_Row[_T]]:
         """One row per item; ``work`` is given several items at a time."""
-        rows: list[_Row[_T]] = []
-        while len(rows) < len(items):
-            part = items[len(rows) : len(rows) + self._chunk]
-            future: Future[tuple[list[_T], float]] = Future()
-            if self._pool is None:
-                future.set_result(self._timed(work, part))
-            else:
-                future = self._pool.submit(self._timed, work, part)
-                self._unfinished.append(future)
-            rows += [_Row(future, row) for row in range(len(part))]
+        if self._pool is None:
+            return [_done(each) for each in self._timed(work, items)]
+        rows = [self._pool.submit(self._timed_alone, work, item) for item in items]
+        self._unfinished += rows
         return rows
 
     def submit_alike(
@@ -123,10 +109,10 @@ class _Tasks:
 
     def has_combined(self, *, wait: bool) -> bool:
         """Whether all is combined that was to be; ``wait`` until it is. Raises what combining raised."""
-        if self._combining is not None and (wait or self._combining.done()):
+        is_done = wait or self._combining.done()
+        if is_done:
             self._combining.result()
-            self._combining = None
-        return self._combining is None
+        return is_done
 
     def throttle(self, images: Sequence[Image]) -> None:
         """Wait until workers have no more to do than keeps them busy; with large ``images``, less."""
@@ -134,11 +120,15 @@ class _Tasks:
         while len(self._unfinished) >= max(self.workers + 1, most):
             wait([self._unfinished.popleft()])
 
+    def _timed_alone(self, work: Callable[[Sequence[_S]], list[_T]], item: _S) -> _Timed[_T]:
+        return self._timed(work, [item])[0]
+
     @torch.inference_mode()
-    def _timed(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> tuple[list[_T], float]:
+    def _timed(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_Timed[_T]]:
         started_s = self.clock()
-        results = self._in_parts(work, items)
-        return results, self.clock() - started_s
+        results = self._in_parts(work, items, self._chunk)
+        seconds = self.clock() - started_s
+        return [_Timed(each, seconds / len(results)) for each in results]
 
 
 @dataclass(slots=True, eq=False)
@@ -194,14 +184,14 @@ class _Slot:
 
     @property
     def is_done(self) -> bool:
-        return self.result is not None and self.result.is_done
+        return self.result is not None and self.result.done()
 
     def finished(self, workers: int) -> FrameResult:
         """The result; waits for it. The frame took a share of the time, since several workers compute at once."""
         assert self.result is not None
         rows = [row for row in (self.low, self.own, self.result) if row is not None]
-        seconds = (self.seconds + sum(row.seconds() for row in rows)) / workers
-        return replace(self.result.get(), model_ms=1000 * seconds, carried=self.carried)
+        seconds = (self.seconds + sum(row.result().seconds for row in rows)) / workers
+        return replace(self.result.result().value, model_ms=1000 * seconds, carried=self.carried)
 
 
 class _Seen(NamedTuple):
@@ -255,11 +245,11 @@ class _Window:
 
     def may_decide(self, count: int) -> bool:
         """Whether it can be decided now which of the next ``count`` frames are keyframes."""
-        return self._options.keyframes == "fixed" or all(slot.low.is_done for slot in islice(self._undecided, count))
+        return self._options.keyframes == "fixed" or all(slot.low.done() for slot in islice(self._undecided, count))
 
     def wait_for_keyframes(self) -> None:
         """Wait until the logits of all keyframes are computed, so that no worker waits for another one."""
-        wait([span[0].own.future for span in self._spans if span[0].own is not None])
+        wait([span[0].own for span in self._spans if span[0].own is not None])
 
     def advance(self, count: int) -> None:
         """Decide on the next ``count`` frames, and finish what can be finished."""
@@ -286,13 +276,13 @@ class _Window:
 
     def _own_logits(self, seen: Sequence[_Seen]) -> list[WeightedLogits]:
         # Low features were begun earlier, so no worker waits for one behind it.
-        found = self._steps.own_logits([each.image for each in seen], [each.slot.low.get() for each in seen])
+        found = self._steps.own_logits([each.image for each in seen], [each.slot.low.result().value for each in seen])
         for (_, slot, before), own in zip(seen, found, strict=True):
             # Compared here, other workers go on meanwhile; only one at a time combines keyframes.
-            if before is not None and before.own is not None and before.own.is_done:
-                slot.found_in(before.own.get(), own, self._steps, is_later=False)
+            if before is not None and before.own is not None and before.own.done():
+                slot.found_in(before.own.result().value, own, self._steps, is_later=False)
                 if slot.index <= before.horizon:
-                    before.found_in(own, before.own.get(), self._steps, is_later=True)
+                    before.found_in(own, before.own.result().value, self._steps, is_later=True)
         return found
 
     def _is_keyframe(self, slot: _Slot) -> bool:
@@ -307,9 +297,9 @@ class _Window:
             return True
         if self._options.keyframes == "fixed":
             return False
-        seen = slot.low.get()
+        seen = slot.low.result().value
         started_s = self._tasks.clock()
-        slot.found = self._steps.compare(keyframe.low.get().match, seen.match, self._steps.grid(slot.image))
+        slot.found = self._steps.compare(keyframe.low.result().value.match, seen.match, self._steps.grid(slot.image))
         self._changed += changed_share(slot.found.similarity).item()
         slot.seconds += self._tasks.clock() - started_s
         return self._changed > MOST_CHANGED
@@ -347,12 +337,12 @@ class _Window:
         """Whether all keyframes that it may use are known and computed. Until then, workers get more frames."""
         used = [span[0].own for span in self._spans if span[0].index <= keyframe.horizon]
         last = self._spans[-1][-1].index
-        return last >= keyframe.horizon and all(row is not None and row.is_done for row in used)
+        return last >= keyframe.horizon and all(row is not None and row.done() for row in used)
 
     def _combine_around(self, position: int) -> None:
         """Combine a span's keyframe with the keyframes before and after it."""
         keyframe, *others = (span[0] for span in list(self._spans)[position:])
-        own = [slot.own.get() for slot in (keyframe, *others) if slot.own and slot.index <= keyframe.horizon]
+        own = [slot.own.result().value for slot in (keyframe, *others) if slot.own and slot.index <= keyframe.horizon]
         started_s = self._tasks.clock()
         before = self._with_earlier(keyframe, own[0])
         after: WeightedLogits | None = None
@@ -386,12 +376,12 @@ class _Window:
         started_s = self._tasks.clock()
         prepared = [self._prepared(slot) for slot in ends]
         keyframe.seconds += self._tasks.clock() - started_s
-        low = [slot.low.get() for slot in ends]
+        low = [slot.low.result().value for slot in ends]
         length = (frames[-1].index + 1 if after is None else after.index) - keyframe.index
 
         def between(slot: _Slot) -> FrameBetween:
             proximity = 1 - (slot.index - keyframe.index) / length
-            return FrameBetween(slot.low.get(), slot.found, proximity, slot.label_size)
+            return FrameBetween(slot.low.result().value, slot.found, proximity, slot.label_size)
 
         def finish_keyframe(slots: Sequence[_Slot]) -> list[FrameResult]:
             return [self._steps.keyframe_result(prepared[0], slot.label_size) for slot in slots]
@@ -419,12 +409,16 @@ def _combined(
     return own if other is None or found is None else combine(own, other, found)
 
 
+def _done(result: _T) -> Future[_T]:
+    future: Future[_T] = Future()
+    future.set_result(result)
+    return future
+
+
 def _nothing(is_keyframe: bool) -> _Row[FrameResult]:
     """The result of a frame whose labels are not wanted."""
-    future: Future[tuple[list[FrameResult], float]] = Future()
     similarity = None if is_keyframe else np.zeros((0, 0), np.float32)
-    future.set_result(([FrameResult(np.zeros((0, 0), np.uint8), 0.0, similarity=similarity)], 0.0))
-    return _Row(future, 0)
+    return _done(_Timed(FrameResult(np.zeros((0, 0), np.uint8), 0.0, similarity=similarity), 0.0))
 
 
 def reach_for(image: Image) -> int:

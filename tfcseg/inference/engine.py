@@ -140,7 +140,7 @@ class IntervalNetwork:
 
         def compute(part: Sequence[Image]) -> list[FrameResult]:
             started_s = self.clock()
-            return self._results(self._image_logits(part), label_size or _size(part[0]), started_s)
+            return self._results(self.logits(part), label_size or _size(part[0]), started_s)
 
         alike = [list(run) for _, run in groupby(images, key=_size)]
         return [result for run in alike for result in self.in_parts(compute, run, self.chunk)]
@@ -198,12 +198,8 @@ class IntervalNetwork:
         return self._input.batch(images, size)
 
     @torch.inference_mode()
-    def logits(self, image: Image) -> Tensor:
-        """Logits (1, K, h, w) of a single image, as in mode ``image``."""
-        return self._image_logits([image])
-
-    def _image_logits(self, images: Sequence[Image]) -> Tensor:
-        """Logits (T, K, h, w) of images, each on its own."""
+    def logits(self, images: Sequence[Image]) -> Tensor:
+        """Logits (T, K, h, w) of images, each on its own, as in mode ``image``."""
         return self.with_added(images, self.network.image(self.to_input(images)))
 
     def with_added(self, images: Sequence[Image], logits: Tensor, half: Tensor | None = None) -> Tensor:

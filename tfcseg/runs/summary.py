@@ -36,10 +36,7 @@ if TYPE_CHECKING:
     from tfcseg.runs.job import Job
     from tfcseg.runs.results import ResultWriter
 
-_OF_ALL = (
-    *("label_change", "flow_consistency", "confidence", "unsure"),
-    *("label_change_before", "flow_consistency_before"),
-)
+_OF_ALL = ("label_change", "flow_consistency", "confidence", "unsure", "label_change_before", "flow_consistency_before")
 _OF_COMPUTED = ("similarity", "updated_fraction")  # measured quantities by the frames that they are the mean of
 
 
@@ -113,7 +110,16 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
     misses = not card.measured or (options.sides == "one" and options.threshold > 0)
     if not card.config.repairs and misses and options.mode == "tfc" and options.uses_memory:
         warnings.append(f"model {card.name} is {DESCRIPTION}")
+    steady = None
     if job.given is not None:
+        steady = SteadyFacts(
+            masks=str(job.given.path),
+            void=job.given.void,
+            given=len(job.given.files),
+            filled=summary.filled,
+            label_change=mean("label_change_before"),
+            flow_consistency=mean("flow_consistency_before"),
+        )
         missing = summary.frames - len(job.given.files)
         left = missing - summary.filled
         if missing:
@@ -146,7 +152,7 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
         classes=_class_facts(job, summary),
         outputs=writer.outputs | exported.files,
         warnings=tuple(warnings),
-        steady=None if job.given is None else _steady_facts(job.given, summary),
+        steady=steady,
         run=job.identity,
     )
 
@@ -175,17 +181,6 @@ def _input_facts(job: Job, writer: ResultWriter, live: NewestFrames | None) -> I
         pixel_aspect=info.pixel_aspect,
         frames_repeated=writer.summary.repeated,
         frames_dropped=0 if live is None else live.dropped,
-    )
-
-
-def _steady_facts(masks: MaskFolder, summary: Summary) -> SteadyFacts:
-    return SteadyFacts(
-        masks=str(masks.path),
-        void=masks.void,
-        given=len(masks.files),
-        filled=summary.filled,
-        label_change=summary.mean("label_change_before"),
-        flow_consistency=summary.mean("flow_consistency_before"),
     )
 
 
