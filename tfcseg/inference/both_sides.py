@@ -435,7 +435,8 @@ def run_both_sides(
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
     """Yield subject and results of each of ``groups``, consecutive frames of one video in groups of any size.
 
-    ``before`` is the carry-over of earlier frames. Holds the images of ``reach_for`` frames, of those between two
+    ``before`` is the carry-over of earlier frames. If ``groups`` fail, frames that wait for later ones are left
+    out: a run that goes on computes them. Holds the images of ``reach_for`` frames, of those between two
     keyframes, and of a few that workers compute.
     """
     with ExitStack() as stack:
@@ -470,10 +471,12 @@ def run_both_sides(
             if is_end:
                 tasks.has_combined(wait=True)
                 window.wait_for_keyframes()
-                tasks.combine(window.settle, is_end)
+                tasks.combine(window.settle, failure is None)
                 tasks.has_combined(wait=True)
             while begun and (is_end or all(slot.is_done for slot in begun[0][1])):
                 subject, done = begun.popleft()
+                if failure is not None and any(slot.result is None for slot in done):
+                    raise failure
                 yield subject, [slot.finished(tasks.workers) for slot in done]
                 del subject, done
         if failure is not None:

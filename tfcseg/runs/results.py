@@ -68,7 +68,17 @@ class ResultWriter:
             len(self.labels), use_flow=options.flow_consistency, preset=preset, unsure_below=options.unsure_below
         )
         self.videos = Videos(job, checkpoint)
-        self._files = FrameFiles(job, checkpoint)
+        self._pictures = _mask_writers(job)
+        self._files: list[MaskWriter | FrameTable] = [*self._pictures.values()]
+        # A list of classes needs names of the values.
+        self._has_class_list = options.masks and (job.given is None or 0 in job.given.classes.names)
+        if self._has_class_list:
+            write_json(job.out.classes_json, _class_list(job))
+        self._table: FrameTable | None = None
+        if options.frames_csv:
+            columns = columns_for(has_sources=bool(job.info.names), has_before=job.given is not None)
+            self._table = FrameTable(job.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0, columns)
+            self._files.append(self._table)
         self._saver = ThreadPoolExecutor(1, "tfcseg-save")
         self._saved: Future[None] = self._saver.submit(lambda: None)
 
@@ -89,7 +99,7 @@ class ResultWriter:
         if self.job.options.unsure is not None:
             frame = frame.without_unsure(self.job.options.unsure)
         shares = self.measurer.add(frame)
-        self._files.write(frame)
+        self._write_pictures(frame)
         self.videos.write(frame.image, frame.labels, shares)
         self._frames += 1
         self.carried = frame.carried
@@ -111,10 +121,11 @@ class ResultWriter:
         if self._frames > self._part_start:
             self._end_part()
         self._saved.result()
-        self._files.close()
+        for file in self._files:
+            file.close()
         self.audio = self.videos.finish(self.part_frames)
         self.outputs = {kind: KINDS[kind] for kind in self.job.options.kinds}
-        if self._files.has_class_list:
+        if self._has_class_list:
             self.outputs["classes"] = self.job.out.classes_json.name
 
     def wall_s(self) -> float:
@@ -126,7 +137,20 @@ class ResultWriter:
         self.measurer.close()
         self._saver.shutdown()
         self.videos.abort()
-        self._files.abort()
+        for file in self._files:
+            with suppress(OutputError):  # the error that is already being raised is the cause
+                file.close()
+
+    def _write_pictures(self, frame: SegmentedFrame) -> None:
+        """Begin to write the pictures of one frame."""
+        for name, writer in self._pictures.items():
+            if name == "confidence":
+                if (confidence := frame.confidence) is not None:
+                    writer.write(frame.index, confidence)
+            elif name == "labels" or frame.steadied is None:
+                writer.write(frame.index, frame.labels)
+            elif frame.steadied.mask is not None and self.job.given is not None:
+                writer.write(frame.index, frame.steadied.mask, self.job.given.form)
 
     def _record(self, measured: Iterable[tuple[SegmentedFrame, NDArray[np.float64], FrameRow]]) -> None:
         for frame, shares, row in measured:
@@ -137,7 +161,9 @@ class ResultWriter:
                     self.summary.add_ids(mask)
             if self.recorder:
                 self.recorder.add(row, shares, frame.image, frame.labels, frame.confidence_grid)
-            self._files.write_row(row)
+            if self._table:
+                names = self.job.info.names
+                self._table.write(replace(row, source=names[row.frame]) if names else row)
 
     def _end_part(self) -> None:
         """Start new parts of the videos; let the saver complete the old ones and then write a checkpoint."""
@@ -148,11 +174,12 @@ class ResultWriter:
         """Let the saver complete what ``end_parts`` ends, and then write a checkpoint of all frames."""
         self._record(self.measurer.finished(0))
         self._saved.result()
-        frames, carried, pictures = self.summary.frames, self.carried, self._files.pending()
+        frames, carried = self.summary.frames, self.carried
+        pictures = [each for writer in self._pictures.values() for each in writer.pending()]
         checkpoint = Checkpoint(
             frames=frames,
             part_start=self._part_start,
-            rows_bytes=self._files.rows_bytes,
+            rows_bytes=self._table.size_bytes if self._table else 0,
             wall_s=self.wall_s(),
             resumes=self.resumes,
             summary=self.summary.to_json(),
@@ -171,7 +198,8 @@ class ResultWriter:
             if not self._state.is_resumable:
                 return
             # Flushing every mask to disk would be slow. Instead masks are checked when the run resumes.
-            self._files.sync()
+            if self._table:
+                self._table.sync()
             if carried is not None:
                 save_carried(self._state.make_pictures(frames) / CARRIED_NAME, carried)
             self._state.add(checkpoint)
@@ -254,70 +282,16 @@ class Videos:
             part.abort()
 
 
-class FrameFiles:
-    """The files that the options of ``job`` ask for; with a ``checkpoint`` the table is continued."""
-
-    def __init__(self, job: Job, checkpoint: Checkpoint | None) -> None:
-        options, palette, out = job.options, job.labels.palette_array(), job.out
-        self._names, self._given = job.info.names, job.given
-        self._writers: dict[str, MaskWriter] = {}
-        self.has_class_list = options.masks and (job.given is None or 0 in job.given.classes.names)
-        """Whether there is a classes.json: it needs names of the values."""
-        if options.masks:
-            self._writers["masks"] = MaskWriter(out.masks, palette, job.mask)
-        if self.has_class_list:
-            write_json(out.classes_json, _class_list(job))
-        if job.keeps_labels:
-            self._writers["labels"] = MaskWriter(job.state.labels, palette)
-        if options.confidence:
-            self._writers["confidence"] = MaskWriter(out.confidence, path_of=job.mask)
-        self._open: list[MaskWriter | FrameTable] = [*self._writers.values()]
-        self._table: FrameTable | None = None
-        if options.frames_csv:
-            columns = columns_for(has_sources=bool(job.info.names), has_before=job.given is not None)
-            self._table = FrameTable(out.frames_csv, checkpoint.rows_bytes if checkpoint else 0, columns)
-            self._open.append(self._table)
-
-    def write(self, frame: SegmentedFrame) -> None:
-        """Begin to write the pictures of one frame."""
-        for name, writer in self._writers.items():
-            if name == "confidence":
-                if (confidence := frame.confidence) is not None:
-                    writer.write(frame.index, confidence)
-            elif name == "labels" or frame.steadied is None:
-                writer.write(frame.index, frame.labels)
-            elif frame.steadied.mask is not None and self._given is not None:
-                writer.write(frame.index, frame.steadied.mask, self._given.form)
-
-    def write_row(self, row: FrameRow) -> None:
-        """Write the measurements of one frame."""
-        if self._table:
-            self._table.write(replace(row, source=self._names[row.frame]) if self._names else row)
-
-    @property
-    def rows_bytes(self) -> int:
-        """Size of the table so far."""
-        return self._table.size_bytes if self._table else 0
-
-    def pending(self) -> list[Future[None]]:
-        """Pictures that are still being written."""
-        return [each for writer in self._writers.values() for each in writer.pending()]
-
-    def sync(self) -> None:
-        """Wait until the rows are on disk."""
-        if self._table:
-            self._table.sync()
-
-    def close(self) -> None:
-        """Complete the files."""
-        for writer in self._open:
-            writer.close()
-
-    def abort(self) -> None:
-        """End writing; finished files stay."""
-        for writer in self._open:
-            with suppress(OutputError):  # the error that is already being raised is the cause
-                writer.close()
+def _mask_writers(job: Job) -> dict[str, MaskWriter]:
+    """Writers of the pictures of frames that the options of ``job`` ask for, or that are needed to resume it."""
+    palette, writers = job.labels.palette_array(), {}
+    if job.options.masks:
+        writers["masks"] = MaskWriter(job.out.masks, palette, job.mask)
+    if job.keeps_labels:
+        writers["labels"] = MaskWriter(job.state.labels, palette)
+    if job.options.confidence:
+        writers["confidence"] = MaskWriter(job.out.confidence, path_of=job.mask)
+    return writers
 
 
 def _class_list(job: Job) -> list[dict[str, Any]]:
