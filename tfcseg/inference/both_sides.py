@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import groupby, islice
+from itertools import groupby, islice, zip_longest
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -83,21 +83,17 @@ class _Tasks:
         self._combining: Future[None] = _done(None)
         self._unfinished: deque[Future[Any]] = deque()
 
-    def submit(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_Row[_T]]:
-        """One row per item; ``work`` is given several items at a time."""
+    def submit(
+        self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S], images: Sequence[Image] = ()
+    ) -> list[_Row[_T]]:
+        """One row per item; ``work`` is given several items at a time, whose ``images``, if any, have one size."""
         if self._pool is None:
-            return [_done(each) for each in self._timed(work, items)]
+            pairs = zip_longest(items, [image.shape for image in images])
+            alike = [[item for item, _ in run] for _, run in groupby(pairs, key=lambda pair: pair[1])]
+            return [_done(each) for some in alike for each in self._timed(work, some)]
         rows = [self._pool.submit(self._timed_alone, work, item) for item in items]
         self._unfinished += rows
         return rows
-
-    def submit_alike(
-        self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S], images: Sequence[Image]
-    ) -> list[_Row[_T]]:
-        """The same; ``work`` is given items whose ``images`` have one size."""
-        pairs = groupby(zip(items, images, strict=True), key=lambda pair: pair[1].shape)
-        runs = [[item for item, _ in run] for _, run in pairs]
-        return [row for run in runs for row in self.submit(work, run)]
 
     def combine(self, work: Callable[..., None], *values: Any) -> None:
         """Let a worker combine results of tasks, after what was to be combined before."""
@@ -222,7 +218,7 @@ class _Window:
     def look(self, group: Group[_T]) -> list[_Slot]:
         """Let workers start on frames."""
         slots: list[_Slot] = []
-        rows = self._tasks.submit_alike(self._steps.low_features, group.images, group.images)
+        rows = self._tasks.submit(self._steps.low_features, group.images, group.images)
         for image, row in zip(group.images, rows, strict=True):
             size = (image.shape[0], image.shape[1])
             begins = group.begins_part and not slots
@@ -269,7 +265,7 @@ class _Window:
                 self._spans.append([])
             self._spans[-1].append(slot)
         images = [each.image for each in seen]
-        for each, row in zip(seen, self._tasks.submit_alike(self._own_logits, seen, images), strict=True):
+        for each, row in zip(seen, self._tasks.submit(self._own_logits, seen, images), strict=True):
             each.slot.own, each.slot.found = row, None
         for slot in slots:
             slot.image = None

@@ -124,10 +124,11 @@ def steady(frames: Iterable[LinkedFrame], first: int = 0) -> Iterator[tuple[Link
             whole = BLOCK * reach
             block = _Block(first, first - first % whole + whole, reach)  # ends as in a run that was not stopped
         block.add(frame)
-        if block.is_full:
+        last = frame.frame.index
+        if last + 1 == block.end + block.reach:
             yield from block.finished()
             block = block.next()
-    while block is not None and block.has_results:
+    while block is not None and last >= block.first:
         yield from block.finished()
         block = block.next()
 
@@ -136,7 +137,7 @@ class _Block:
     """Frames up to index ``end`` that are finished together, from ``first`` on, with ``reach`` others on each side."""
 
     def __init__(self, first: int, end: int, reach: int) -> None:
-        self._first, self._end, self._reach = first, end, reach
+        self.first, self.end, self.reach = first, end, reach
         self._frames: list[LinkedFrame] = []
         self._side: Votes | None = None
         self._before: list[Votes | None] = []  # votes of the frames before each frame
@@ -145,22 +146,14 @@ class _Block:
     def add(self, frame: LinkedFrame) -> None:
         """Add the next frame, and its vote for later ones."""
         index, started_s = frame.frame.index, time.perf_counter()
-        if index < self._end - (BLOCK + 1) * self._reach:
+        if index < self.end - (BLOCK + 1) * self.reach:
             return
         self._frames.append(frame)
-        if index < self._end:
+        if index < self.end:
             self._side = _carried(self._side, None if frame.link is None else frame.link.back)
-            self._before.append(self._side if index >= self._first else None)
+            self._before.append(self._side if index >= self.first else None)
             self._side = _joined(self._side, frame)
         self._seconds += time.perf_counter() - started_s
-
-    @property
-    def is_full(self) -> bool:
-        return bool(self._frames) and self._frames[-1].frame.index + 1 == self._end + self._reach
-
-    @property
-    def has_results(self) -> bool:
-        return bool(self._frames) and self._frames[-1].frame.index >= self._first
 
     def finished(self) -> Iterator[tuple[LinkedFrame, Mask | None, float]]:
         """Finish the frames, with votes that are passed from the last one back to the first."""
@@ -170,10 +163,10 @@ class _Block:
         transfer: Transfer | None = None
         for frame in reversed(self._frames):
             index, link = frame.frame.index, frame.link
-            if index < self._first:
+            if index < self.first:
                 break
             side = _carried(side, transfer)
-            if index < self._end:
+            if index < self.end:
                 results.append((frame, _decided(frame, self._before.pop(), side)))
             side, transfer = _joined(side, frame), None if link is None else link.forth
         share_s = (self._seconds + time.perf_counter() - started_s) / max(1, len(results))
@@ -181,7 +174,7 @@ class _Block:
             yield frame, mask, frame.seconds + share_s
 
     def next(self) -> _Block:
-        block = _Block(self._end, self._end + BLOCK * self._reach, self._reach)
+        block = _Block(self.end, self.end + BLOCK * self.reach, self.reach)
         for frame in self._frames:
             block.add(frame)
         return block
