@@ -34,7 +34,7 @@ def run(images, *, at_once=1, workers=1, before=None, part=None, model=MODEL, **
     network = IntervalNetwork(model, checked_options(model, **options))
     network.workers = workers
     groups = [
-        Group(images[first : first + at_once], first, begins_part=first == part)
+        Group(images[first : first + at_once], first, part=1 if first == part else None)
         for first in range(0, len(images), at_once)
     ]
     return [result for _, results in run_intervals(network, groups, before) for result in results]

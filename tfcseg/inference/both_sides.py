@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
-from tfcseg.inference.groups import Group, Section
+from tfcseg.inference.groups import SECTION_PARTS, Group
 from tfcseg.inference.steps import FrameBetween, PreparedKeyframe, Steps
 from tfcseg.media.frames import Image
 from tfcseg.model.evidence import (
@@ -132,7 +132,8 @@ class _Slot:
     """A frame on its way through the window."""
 
     index: int
-    begins_part: bool
+    part: int | None
+    """As in `Group`."""
     image: Image | None
     """Held until it is known whether the frame is a keyframe."""
     image_size: tuple[int, int]
@@ -140,7 +141,6 @@ class _Slot:
     horizon: int
     """Index of the last frame that it may use, if that is a keyframe."""
     low: _Row[LowFeatures]
-    section: Section = Section.GOES_ON
     is_wanted: bool = True
     seconds: float = 0.0
     """Seconds spent on it outside of tasks."""
@@ -190,12 +190,8 @@ class _Slot:
         return replace(self.result.result().value, model_ms=1000 * seconds, carried=self.carried)
 
 
-class _Seen(NamedTuple):
-    """A keyframe, its image, and the keyframe before it."""
-
-    image: Image
-    slot: _Slot
-    before: _Slot | None
+_Seen: TypeAlias = tuple[Image, _Slot, _Slot | None]
+"""A keyframe's image, itself, and the keyframe before it."""
 
 
 class _Window:
@@ -221,17 +217,15 @@ class _Window:
         rows = self._tasks.submit(self._steps.low_features, group.images, group.images)
         for image, row in zip(group.images, rows, strict=True):
             size = (image.shape[0], image.shape[1])
-            begins = group.begins_part and not slots
             slots.append(
                 _Slot(
                     index=self._count,
-                    begins_part=begins,
+                    part=None if slots else group.part,
                     image=image,
                     image_size=size,
                     label_size=group.label_size or size,
                     horizon=self._count + (reach_for(image) if self._sees_later else 0),
                     low=row,
-                    section=Section.GOES_ON if slots else group.section,
                     is_wanted=group.is_wanted,
                 )
             )
@@ -260,19 +254,20 @@ class _Window:
         for slot in slots:
             if self._is_keyframe(slot):
                 assert slot.image is not None
-                seen.append(_Seen(slot.image, slot, self._spans[-1][0] if self._spans else None))
+                seen.append((slot.image, slot, self._spans[-1][0] if self._spans else None))
                 self._changed = 0.0
                 self._spans.append([])
             self._spans[-1].append(slot)
-        images = [each.image for each in seen]
-        for each, row in zip(seen, self._tasks.submit(self._own_logits, seen, images), strict=True):
-            each.slot.own, each.slot.found = row, None
+        rows = self._tasks.submit(self._own_logits, seen, [image for image, *_ in seen])
+        for (_, slot, _), row in zip(seen, rows, strict=True):
+            slot.own, slot.found = row, None
         for slot in slots:
             slot.image = None
 
     def _own_logits(self, seen: Sequence[_Seen]) -> list[WeightedLogits]:
         # Low features were begun earlier, so no worker waits for one behind it.
-        found = self._steps.own_logits([each.image for each in seen], [each.slot.low.result().value for each in seen])
+        low = [slot.low.result().value for _, slot, _ in seen]
+        found = self._steps.own_logits([image for image, *_ in seen], low)
         for (_, slot, before), own in zip(seen, found, strict=True):
             # Compared here, other workers go on meanwhile; only one at a time combines keyframes.
             if before is not None and before.own is not None and before.own.done():
@@ -282,7 +277,7 @@ class _Window:
         return found
 
     def _is_keyframe(self, slot: _Slot) -> bool:
-        if not self._spans or slot.begins_part:
+        if not self._spans or slot.part is not None:
             return True
         keyframe = self._spans[-1][0]
         if slot.image_size != keyframe.image_size:  # another size starts afresh
@@ -350,10 +345,10 @@ class _Window:
     def _with_earlier(self, keyframe: _Slot, own: WeightedLogits) -> WeightedLogits:
         """Combine a keyframe with all before it, and keep that for the next one; a section starts from the end of the
         section before."""
-        if keyframe.section is Section.BEGINS:
+        if keyframe.part == 0:
             self._before, self._latest = self._latest, None
         before = keyframe.before = self._before = _combined(keyframe, own, self._before, self._steps, is_later=False)
-        if keyframe.section is Section.END_BEGINS:
+        if keyframe.part == SECTION_PARTS - 1:
             self._latest = own
         elif self._latest is not None:
             self._latest = _combined(keyframe, own, self._latest, self._steps, is_later=False)

@@ -16,7 +16,7 @@ import numpy as np
 
 from tfcseg.errors import UsageError, in_python_words
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
-from tfcseg.inference.groups import Group, begins_part, is_shown_by, pictures, section_at
+from tfcseg.inference.groups import Group, is_shown_by, part_at, pictures
 from tfcseg.inference.intervals import run_intervals, stream
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segmented import SegmentedFrame
@@ -167,7 +167,7 @@ def segment_frames(
     """Segment ``frames``, which start with an interval; ``before`` is the carry-over of earlier keyframes.
 
     Intervals count pictures: a frame that repeats the one before does not count. Each part of ``part_frames`` starts
-    with an interval, and each `Section` of parts with the carry-over of the end of the one before. Labels of frames
+    with an interval, and each `SECTION_PARTS` parts with the carry-over of the end of those before. Labels of frames
     before ``wanted_from``, which starts a part, may be left out.
     """
     if network.options.latency == "low":
@@ -196,14 +196,13 @@ def _groups(
         return Group(
             [frames[0].image for frames in several],
             several,
-            begins_part=begins_part(first, part_frames),
-            section=section_at(first, part_frames),
+            part=part_at(first, part_frames),
             is_wanted=first.index >= wanted_from,
         )
 
     group: list[list[Frame]] = []
     for frames in shown:
-        if group and begins_part(frames[0], part_frames):
+        if group and part_at(frames[0], part_frames) is not None:
             yield grouped(group)
             group = []
         group.append(frames)
@@ -230,7 +229,8 @@ def _stream(
             continue
         dropped += frame.index - shown[-1].index - 1 if shown else 0
         # Where a live source has moved on, a keyframe from before shows too little of what is there now.
-        if result is None or begins_part(frame, part_frames) or dropped >= network.options.keyframe_interval:
+        begins_part = part_at(frame, part_frames) is not None
+        if result is None or begins_part or dropped >= network.options.keyframe_interval:
             live = (images.popleft() for _ in count())
             results = stream(network, live, before if result is None else result.carried)
         images.append(frame.image)

@@ -1,6 +1,6 @@
 """One video on several workers: they segment sections of it, and this process draws and writes the results.
 
-The labels of a section also depend on the end of the section before (`Section`) and on the frames up to the next
+The labels of a section also depend on the end of the section before (`SECTION_PARTS`) and on the frames up to the next
 keyframe after it, so a worker reads these, too. It seeks to them. This process decodes all frames for drawing, and
 compares checksums of every picture; if a worker saw other pictures, it decodes everything before as well.
 """
