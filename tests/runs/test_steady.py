@@ -206,7 +206,7 @@ def test_sure_masks_outweigh_unsure_ones(tmp_path, model):
 @pytest.mark.parametrize(("ids", "form"), [((7, 9), FORM), ((48, 300), MaskForm("I;16", 16))])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, model, monkeypatch, ids, form):
     count = 114
-    monkeypatch.setattr("tfcseg.runs.options.fingerprint", lambda path: "the same")
+    monkeypatch.setattr("tfcseg.runs.resuming.fingerprint", lambda path: "the same")
     rng = np.random.default_rng(1)
     masks = [square(int(rng.choice([ids[0], *ids])), dtype=form.dtype) for _ in range(count)]
     there_and_back = tuple(abs(20 - at % 40) for at in range(count))

@@ -15,7 +15,7 @@ from tfcseg.errors import FinishedError, OutputError
 from tfcseg.files import parse_json, to_json
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.ffmpeg import ffmpeg_path
-from tfcseg.media.source import Source
+from tfcseg.media.source import Source, fingerprint
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir
 from tfcseg.runs.state import Identity, RunState
@@ -45,8 +45,11 @@ def identify(source: Source, model: Known, run: RunOptions) -> Identity | None:
         "exclude": _class_names(model.labels, results.exclude),
         "palette": None if results.palette is None else sha256(model.labels.palette_array().tobytes()).hexdigest(),
         "export": ", ".join(results.formats),
-        **({} if run.steady is None else run.steady.identity()),
     }
+    if run.steady is not None:
+        for name, path in run.steady.paths.items():
+            identity[name] = None if path is None else fingerprint(path)
+        identity["void"] = run.steady.void
     found: Identity = to_json({name.replace("_", " "): value for name, value in identity.items()})
     return found
 
