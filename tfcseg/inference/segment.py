@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -217,7 +216,6 @@ def _groups(
 def _stream(
     frames: Iterator[Frame], network: IntervalNetwork, before: CarryOver | None, part_frames: int | None
 ) -> Iterator[SegmentedFrame]:
-    images: deque[Image] = deque()
     shown: list[Frame] = []
     dropped = 0  # since the last keyframe
     result: FrameResult | None = None
@@ -231,10 +229,10 @@ def _stream(
         # Where a live source has moved on, a keyframe from before shows too little of what is there now.
         begins_part = part_at(frame, part_frames) is not None
         if result is None or begins_part or dropped >= network.options.keyframe_interval:
-            live = (images.popleft() for _ in count())
+            live = (shown[0].image for _ in count())
             results = stream(network, live, before if result is None else result.carried)
-        images.append(frame.image)
-        shown, result = [frame], next(results)
+        shown = [frame]
+        result = next(results)
         dropped = 0 if result.is_keyframe else dropped
         yield _segmented(network.labels, frame, result)
 
