@@ -241,14 +241,9 @@ class _Window:
         """Wait until the logits of all keyframes are computed, so that no worker waits for another one."""
         wait([span[0].own for span in self._spans if span[0].own is not None])
 
-    def advance(self, count: int) -> None:
-        """Decide on the next ``count`` frames, and finish what can be finished."""
-        self._decide(count)
-        self.settle()
-
     @torch.inference_mode()
-    def _decide(self, count: int) -> None:
-        """Find the keyframes among the next ``count`` frames, and let workers start on them."""
+    def advance(self, count: int) -> None:
+        """Find the keyframes among the next ``count`` frames, let workers start on them, and finish what can be."""
         slots = [self._undecided.popleft() for _ in range(count)]
         seen: list[_Seen] = []
         for slot in slots:
@@ -263,6 +258,7 @@ class _Window:
             slot.own, slot.found = row, None
         for slot in slots:
             slot.image = None
+        self.settle()
 
     def _own_logits(self, seen: Sequence[_Seen]) -> list[WeightedLogits]:
         # Low features were begun earlier, so no worker waits for one behind it.

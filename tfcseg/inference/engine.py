@@ -73,7 +73,9 @@ class IntervalNetwork:
         self._batch = BATCH
         # Single frames suit a CPU's caches, batches suit a GPU's many cores.
         self.chunk = BATCH if model.device.type == "cuda" else 1
-        self.workers = _workers(model, options)
+        holds_too_many = options.keyframe_interval > BATCH and options.sides == "one"
+        is_alone = holds_too_many or options.latency == "low" or model.device.type != "cpu"
+        self.workers = 1 if is_alone else min(torch.get_num_threads(), MAX_WORKERS)
         logger.info(
             "mode %s: %s",
             *(options.mode, describe_method(options)),
@@ -223,14 +225,6 @@ class IntervalNetwork:
     def confidence(self, logits: Tensor) -> Tensor:
         """Confidence of the labels of ``logits`` (B, K, h, w): (B, h, w) uint8, as in `FrameResult`."""
         return confidence_from_logits(logits, self._temperature)
-
-
-def _workers(model: LoadedModel, options: InferenceOptions) -> int:
-    """Intervals to compute at the same time, each in a thread of its own: several on a processor."""
-    is_long = options.keyframe_interval > BATCH and options.sides == "one"  # holds too many frames
-    if is_long or options.latency == "low" or model.device.type != "cpu":
-        return 1
-    return min(torch.get_num_threads(), MAX_WORKERS)
 
 
 def _size(image: Image) -> tuple[int, int]:

@@ -167,7 +167,8 @@ class ResultWriter:
 
     def _end_part(self) -> None:
         """Start new parts of the videos; let the saver complete the old ones and then write a checkpoint."""
-        self._part_start, self._part_legend = self._frames, self.videos.legend_state()
+        legend, self._part_start = self.videos.legend, self._frames
+        self._part_legend = None if legend is None else legend.state()
         self._begin_to_save(self.videos.end_part)
 
     def _begin_to_save(self, end_parts: Callable[[], Callable[[], None]] = lambda: lambda: None) -> None:
@@ -221,17 +222,17 @@ class Videos:
         self._palette, self._alpha = labels.palette_array(), options.alpha
         self._visible = options.visible(labels)
         always = np.flatnonzero(self._visible).tolist() if options.classes else ()
-        self._legend = Legend(labels, (job.info.height, job.info.width), always) if options.legend else None
-        if self._legend is not None and checkpoint is not None and checkpoint.legend is not None:
-            self._legend.restore(checkpoint.legend)
+        self.legend = Legend(labels, (job.info.height, job.info.width), always) if options.legend else None
+        if self.legend is not None and checkpoint is not None and checkpoint.legend is not None:
+            self.legend.restore(checkpoint.legend)
 
     def write(self, image: Image, labels: Labels, shares: NDArray[np.float64]) -> None:
         """Append one frame, (H, W, 3) RGB, with its (H, W) ``labels`` and the (K,) ``shares`` of its classes."""
         pictures = {"source": image}
         if {*self._names} - {"source"}:
             picture = overlay(image, labels, self._palette, alpha=self._alpha, visible=self._visible)
-            if self._legend is not None:
-                self._legend.draw(picture, shares * self._visible)
+            if self.legend is not None:
+                self.legend.draw(picture, shares * self._visible)
             pictures["overlay"] = picture
         if "side_by_side" in self._names:
             pictures["side_by_side"] = side_by_side([image, picture], ["source", "tfcseg"])
@@ -246,10 +247,6 @@ class Videos:
                 )
             self._parts[name].write(pictures[name])
         self._written += 1
-
-    def legend_state(self) -> dict[str, Any] | None:
-        """State of the legend in JSON types; None without a legend."""
-        return None if self._legend is None else self._legend.state()
 
     def end_part(self) -> Callable[[], None]:
         """Let the next frame start new parts; returns a function that completes these, in any thread."""
