@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -169,10 +169,10 @@ class ResultWriter:
         """Start new parts of the videos; let the saver complete the old ones and then write a checkpoint."""
         legend, self._part_start = self.videos.legend, self._frames
         self._part_legend = None if legend is None else legend.state()
-        self._begin_to_save(self.videos.end_part)
+        self._begin_to_save(ends_part=True)
 
-    def _begin_to_save(self, end_parts: Callable[[], Callable[[], None]] = lambda: lambda: None) -> None:
-        """Let the saver complete what ``end_parts`` ends, and then write a checkpoint of all frames."""
+    def _begin_to_save(self, *, ends_part: bool = False) -> None:
+        """Let the saver complete the parts of videos, if they end here, and then write a checkpoint of all frames."""
         self._record(self.measurer.finished(0))
         self._saved.result()
         frames, carried = self.summary.frames, self.carried
@@ -190,10 +190,12 @@ class ResultWriter:
         if self.recorder and self._state.is_resumable:
             # In a thread that no signal interrupts: half-written zip files print complaints on stderr.
             self._saver.submit(self.recorder.save, self._state.make_pictures(frames)).result()
-        complete_parts = end_parts()  # not before: if the lines above fail, the encoders are still there to be stopped
+        # Not before: if the lines above fail, the encoders are still there to be stopped.
+        parts = self.videos.end_part() if ends_part else []
 
         def save() -> None:
-            complete_parts()
+            for part in parts:
+                part.close()
             for picture in pictures:
                 picture.result()
             if not self._state.is_resumable:
@@ -248,15 +250,10 @@ class Videos:
             self._parts[name].write(pictures[name])
         self._written += 1
 
-    def end_part(self) -> Callable[[], None]:
-        """Let the next frame start new parts; returns a function that completes these, in any thread."""
+    def end_part(self) -> list[VideoWriter]:
+        """Let the next frame start new parts; returns these, to be closed in any thread."""
         parts, self._parts = self._parts, {}
-
-        def complete() -> None:
-            for part in parts.values():
-                part.close()
-
-        return complete
+        return [*parts.values()]
 
     def finish(self, part_frames: int) -> str | None:
         """Join the parts and name the videos; returns what happened to the sound, None without a video."""
