@@ -17,7 +17,7 @@ from tfcseg.inference.both_sides import LEAST_REACH, REACH, reach_for
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.groups import Group
 from tfcseg.inference.intervals import run_intervals, stream
-from tfcseg.inference.options import checked_options
+from tfcseg.inference.options import checked_options, variant_options
 from tfcseg.media.reader import read_frames
 from tfcseg.model.evidence import WeightedLogits
 from tfcseg.weights.loading import load_model
@@ -34,7 +34,7 @@ def run(images, *, at_once=1, workers=1, before=None, part=None, model=MODEL, **
     network = IntervalNetwork(model, checked_options(model, **options))
     network.workers = workers
     groups = [
-        Group(images[first : first + at_once], first, begins_part=first == part)
+        Group(images[first : first + at_once], first, part=1 if first == part else None)
         for first in range(0, len(images), at_once)
     ]
     return [result for _, results in run_intervals(network, groups, before) for result in results]
@@ -281,17 +281,18 @@ def test_of_large_frames_fewer_wait_for_workers(clip, torch_threads, monkeypatch
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_came_before_an_unreadable_frame_is_not_lost(clip, workers):
+def test_an_unreadable_frame_is_not_taken_for_the_end(clip, workers):
+    """What came before it is that of the whole video, or left out."""
+
     def until_it_breaks():
-        for image in clip[:10]:
+        for image in clip[:26]:
             yield Group([image], None)
         raise InputError("clip.mp4: damaged")
 
     network = IntervalNetwork(MODEL, checked_options(MODEL, **FIXED))
     network.workers = workers
     found = run_intervals(network, until_it_breaks())
-    for _ in range(10):
-        assert len(next(found)[1]) == 1
+    assert_same([next(found)[1][0] for _ in range(8)], run(clip, **FIXED)[:8])
     with pytest.raises(InputError, match="damaged"):
         next(found)
 
@@ -319,6 +320,15 @@ def test_sides_and_keyframes_that_do_not_go_together():
     assert options(sides="past", latency="low") == ("past", "fixed")
     with pytest.raises(UsageError, match="adaptive keyframes need --sides past or both, in mode tfc"):
         options(sides="one", keyframes="adaptive")
+    for name, value in {"threshold": 0.5, "correlation": "aligned"}.items():
+        assert options(sides="one", **{name: value}) == ("one", "fixed")
+        for sides in ("past", "both"):
+            with pytest.raises(UsageError, match=f"--{name} only has an effect with --sides one"):
+                options(sides=sides, **{name: value})
+            # Where modes are compared, it is for those with one side.
+            found = variant_options(MODEL, "tfc", sides=sides, **{name: value})
+            assert found == checked_options(MODEL, sides=sides)
+            assert getattr(variant_options(MODEL, "tfc-aligned", sides=sides, **{name: value}), name) == value
     for small in ({"sides": "one"}, {"mode": "reuse"}, {"latency": "low"}, {"threshold": 0.5}):
         with pytest.raises(UsageError, match="larger keyframes need --sides past or both, in mode tfc"):
             options(keyframe_scale=1.2, **small)

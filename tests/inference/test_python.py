@@ -150,6 +150,20 @@ def test_run_takes_options_of_results_by_name(clip, tmp_path):
         tfcseg.run(clip, tmp_path / "no.mp4", MODEL)
 
 
+def test_values_of_other_types_are_one_line(clip, tmp_path):
+    for given in (None, 2.5):
+        with pytest.raises(UsageError, match=f"source is {type(given).__name__}; give paths"):
+            tfcseg.run(given, tmp_path / "no", MODEL)
+    for name, value in {"start_s": "1", "end_s": "0:01"}.items():
+        with pytest.raises(UsageError, match=f"^{name} is '{value}', not a number of seconds$"):
+            next(tfcseg.segment(clip, MODEL, **{name: value}))
+        with pytest.raises(UsageError, match=f"^{name} is '{value}', not a number of seconds$"):
+            tfcseg.run(clip, tmp_path / "no", MODEL, **{name: value})
+    with pytest.raises(UsageError, match="2 is no name of a class"):
+        tfcseg.run(clip, tmp_path / "no", MODEL, classes=[2])
+    assert not (tmp_path / "no").exists()
+
+
 def test_messages_advise_arguments_and_not_options_of_a_command(clip, tmp_path):
     out = tmp_path / "out"
     tfcseg.run(clip, out, MODEL, flow_consistency=False, overlay=False, html=False)

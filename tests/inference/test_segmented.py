@@ -1,6 +1,7 @@
 """What a frame says and shows in Python."""
 
 import dataclasses
+import re
 
 import cv2
 import numpy as np
@@ -40,6 +41,12 @@ def test_masks_are_named_by_class():
         one.mask("persn")
     with pytest.raises(UsageError, match="needs the name of a class"):
         one.mask()
+    for given in (["sky", "road"], 2, None):
+        with pytest.raises(UsageError, match=f"{re.escape(repr(given))} is no name of a class"):
+            one.mask(given)
+    for classes in (2, ["sky", 2]):
+        with pytest.raises(UsageError, match="2 is no name of a class"):
+            one.overlay(classes=classes)
 
 
 def test_overlay_is_that_of_a_run():

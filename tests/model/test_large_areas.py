@@ -40,7 +40,7 @@ def test_the_image_network_sees_two_sizes():
     network = IntervalNetwork(MODEL, checked_options(MODEL, mode="image", half_size_share=0.5, size=128))
     logits, half = (MODEL.network.image(network.to_input([image], size)) for size in (128, 64))
     wanted = logits + F.interpolate(correction(logits, half, 0.5), logits.shape[2:], mode="bilinear")
-    assert torch.equal(network.logits(image), wanted)
+    assert torch.equal(network.logits([image]), wanted)
     assert not torch.equal(wanted, logits)
 
 

@@ -141,15 +141,15 @@ def test_things_are_added_to_their_classes():
 def test_the_image_network_has_them_in_its_logits():
     image = moving_images(1)[0]
     plain = IntervalNetwork(MODEL, checked_options(MODEL, mode="image", things_share=0.0, size=128))
-    logits = plain.logits(image)
+    logits = plain.logits([image])
     assert torch.equal(logits, MODEL.network.image(plain.to_input([image])))
     leads = MODEL.network.things(plain.to_input([image], 64))
     assert leads.any()
     for share, areas in ((1.0, 0.0), (0.5, 0.0), (1.0, 0.5)):
         options = {"things_share": share, "half_size_share": areas, "mode": "image", "size": 128}
-        before = IntervalNetwork(MODEL, checked_options(MODEL, **options | {"things_share": 0.0})).logits(image)
+        before = IntervalNetwork(MODEL, checked_options(MODEL, **options | {"things_share": 0.0})).logits([image])
         wanted = before + share * as_logits(leads, RIVALS + CLASSES, logits.shape)
-        found = IntervalNetwork(MODEL, checked_options(MODEL, **options)).logits(image)
+        found = IntervalNetwork(MODEL, checked_options(MODEL, **options)).logits([image])
         torch.testing.assert_close(found, wanted)
 
 
@@ -161,7 +161,7 @@ def test_logits_stay_in_float32_where_networks_are_in_half_precision(tmp_path):
     for areas in (0.0, 0.5):
         given = {"half_size_share": areas, "things_share": 1.0, "size": 64}
         network = IntervalNetwork(model, checked_options(model, mode="image", **given))
-        assert network.logits(images[0]).dtype == torch.float32
+        assert network.logits([images[0]]).dtype == torch.float32
         for sides in ("past", "both"):
             network = IntervalNetwork(model, checked_options(model, sides=sides, keyframe_interval=2, **given))
             groups = [Group([image], None) for image in images]

@@ -15,6 +15,7 @@ import textwrap
 import threading
 import time
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -27,13 +28,15 @@ from tests.helpers.command_line import call, interruptible
 from tests.helpers.media import children, folder_of_images, numbered_images, read_number, write_clip, write_video
 from tests.helpers.tiny_model import build_tiny_model, moving_images, write_tiny_model
 from tests.runs.test_resume_after_kill import assert_same_results
-from tfcseg.errors import FinishedError, OutputError, UsageError
+from tfcseg.errors import FinishedError, InputError, OutputError, UsageError
+from tfcseg.inference import both_sides
 from tfcseg.media import writer as video_writer
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import open_frames, read_frames
 from tfcseg.media.source import Source
 from tfcseg.media.writer import VideoWriter
 from tfcseg.report.schema import FrameTable
+from tfcseg.runs import pipeline
 from tfcseg.runs.options import ResultOptions
 from tfcseg.runs.outputs import folder_lock
 from tfcseg.runs.state import LOCK_NAME, STATE_FOLDER, RunState, unfinished_frames
@@ -220,6 +223,25 @@ def test_what_keyframes_carry_over_survives_an_interrupt(clip, tmp_path, options
     images = [frame.image for frame in read_frames(clip)]
     anew = next(iter(tfcseg.segment(images[first:], MODEL, **options)))
     assert (anew.labels != read_mask(tmp_path / "out" / "masks" / f"{first:08d}.png")).any()
+
+
+@pytest.mark.parametrize("options", [{}, {"sides": "both"}, {"sides": "both", "keyframes": "adaptive"}])
+def test_a_decoder_that_fails_in_between_is_not_taken_for_the_end(clip, tmp_path, monkeypatch, options):
+    """Frames before it would be others if those after it were never to come."""
+    monkeypatch.setattr(both_sides, "REACH", 4)
+    frames = pipeline.prefetch_frames
+
+    def failing(source):
+        yield from islice(frames(source), 15)
+        raise InputError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "prefetch_frames", failing)
+        with pytest.raises(InputError, match="killed; resume=True continues after the"):
+            tfcseg.run(clip, tmp_path / "out", MODEL, **options)
+    tfcseg.run(clip, tmp_path / "out", MODEL, resume=True, **options)
+    tfcseg.run(clip, tmp_path / "alone", MODEL, **options)
+    assert_same_results(tmp_path / "out", tmp_path / "alone")
 
 
 def test_a_run_whose_carried_keyframe_is_damaged_goes_on_from_the_part_before(clip, tmp_path):

@@ -63,9 +63,9 @@ def run(video, masks, out, model, *more):
     return call("steady", video, "--masks", masks, "-o", out, "-m", model, "-q", *plain, *more)
 
 
-def flickering(value=9, **options):
+def flickering(other=9, **options):
     masks = [square(**options) for _ in range(FRAMES)]
-    masks[5] = square(value, **options)
+    masks[5] = square(**options | {"value": other})
     return masks
 
 
@@ -96,6 +96,30 @@ def test_instances_of_16_bits(tmp_path, model):
     mask, form = read_values(tmp_path / "out" / "masks" / "m_005.png")
     assert form == MaskForm("I;16", 16)
     assert np.array_equal(mask, masks[0])
+
+
+@pytest.mark.parametrize("names", [{}, {"0": "sky", "2": "wall", "48": "cat", "300": "dog", "400": "owl"}])
+def test_ids_that_share_a_colour_are_told_apart(tmp_path, model, names):
+    """48 and 300 are drawn alike."""
+    masks = flickering(48, value=300, dtype=np.uint16)
+    masks[7] = square(48, dtype=np.uint16)
+    given = write_masks(tmp_path / "given", masks, MaskForm("I;16", 16))
+    if names:
+        (given / "classes.json").write_text(json.dumps(names))
+    done = run(clip(tmp_path / "a.mkv"), given, tmp_path / "out", model, "--html", "--flow-consistency")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_bytes())
+    assert report["stability"]["label_change"] == 0 < report["steady"]["label_change"]
+    assert report["stability"]["flow_consistency"] == 1 > report["steady"]["flow_consistency"]
+    found = {each["index"]: (each["name"], each["share"]) for each in report["classes"]}
+    mask = square(300, dtype=np.uint16)
+    shares = {value: pytest.approx((mask == value).mean(), abs=1e-6) for value in (2, 300)}
+    assert found == {value: (names.get(f"{value}", f"{value}"), share) for value, share in shares.items()}
+    assert f">{names.get('300', '300')}<" in (tmp_path / "out" / "report.html").read_text()
+    if names:
+        listed = json.loads((tmp_path / "out" / "classes.json").read_bytes())
+        colours = {each["name"]: each["colour"] for each in listed}
+        assert colours["cat"] == colours["dog"] != colours["owl"]
 
 
 def test_masks_of_0_and_255_have_no_void(tmp_path, model):
@@ -179,13 +203,14 @@ def test_sure_masks_outweigh_unsure_ones(tmp_path, model):
     assert all(np.array_equal(mask, square(7)) for mask in steadied(tmp_path / "out")[2:-2])
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, model, monkeypatch):
+@pytest.mark.parametrize(("ids", "form"), [((7, 9), FORM), ((48, 300), MaskForm("I;16", 16))])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, model, monkeypatch, ids, form):
     count = 114
-    monkeypatch.setattr("tfcseg.runs.options.fingerprint", lambda path: "the same")
+    monkeypatch.setattr("tfcseg.runs.resuming.fingerprint", lambda path: "the same")
     rng = np.random.default_rng(1)
-    masks = [square(int(rng.choice([7, 7, 9]))) for _ in range(count)]
+    masks = [square(int(rng.choice([ids[0], *ids])), dtype=form.dtype) for _ in range(count)]
     there_and_back = tuple(abs(20 - at % 40) for at in range(count))
-    given, video = write_masks(tmp_path / "given", masks), clip(tmp_path / "a.mkv", there_and_back)
+    given, video = write_masks(tmp_path / "given", masks, form), clip(tmp_path / "a.mkv", there_and_back)
     more = ("--overlay", "--html", "--flow-consistency")
     assert run(video, given, tmp_path / "whole", model, *more).returncode == 0
     broken = given / "m_112.png"

@@ -132,7 +132,7 @@ def shrunk(image: Image, size: int) -> Image:
 
 def probabilities(network: IntervalNetwork, image: Image) -> NDArray[np.uint8]:
     """Class probabilities (h, w, K) at the grid of the logits, 255 = certain."""
-    soft = network.logits(image)[0].float().softmax(dim=0).mul(255).round().byte()
+    soft = network.logits([image])[0].float().softmax(dim=0).mul(255).round().byte()
     return np.asarray(soft.permute(1, 2, 0).cpu().numpy(), np.uint8)
 
 

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from itertools import groupby, islice
-from typing import Any, Generic, NamedTuple, TypeVar
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice, zip_longest
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
-from tfcseg.inference.groups import Group, Section
+from tfcseg.inference.groups import SECTION_PARTS, Group
 from tfcseg.inference.steps import FrameBetween, PreparedKeyframe, Steps
 from tfcseg.media.frames import Image
 from tfcseg.model.evidence import (
@@ -63,67 +63,37 @@ MOST_UNDECIDED = 4
 
 
 @dataclass(slots=True)
-class _Row(Generic[_T]):
+class _Timed(Generic[_T]):
     """One result of a task, and its share of the seconds that the task took."""
 
-    future: Future[tuple[list[_T], float]]
-    row: int
+    value: _T
+    seconds: float
 
-    @property
-    def is_done(self) -> bool:
-        """Whether `get` need not wait."""
-        return self.future.done()
 
-    def get(self) -> _T:
-        """The result; waits for it."""
-        return self.future.result()[0][self.row]
-
-    def seconds(self) -> float:
-        """Seconds it took."""
-        results, seconds = self.future.result()
-        return seconds / len(results)
+_Row: TypeAlias = Future[_Timed[_T]]
 
 
 class _Tasks:
-    """Work for the workers, in batches that suit the device."""
+    """Work for the workers; where there is one, on a GPU, in batches."""
 
     def __init__(self, network: IntervalNetwork, stack: ExitStack) -> None:
-        self.workers = network.workers
-        self._chunk = network.frames_at_once
-        self._in_parts = network.in_parts
-        self._pool: ThreadPoolExecutor | None = None
-        self._combining: Future[None] | None = None
+        self.workers, self.clock = network.workers, network.clock
+        self._chunk, self._in_parts = network.frames_at_once, network.in_parts
+        self._pool = stack.enter_context(network.pool()) if self.workers > 1 else None
+        self._combining: Future[None] = _done(None)
         self._unfinished: deque[Future[Any]] = deque()
-        self.clock = network.clock
-        if self.workers > 1:
-            # Each worker sets its own share of threads in torch; the setting for new threads is restored at the end.
-            threads = torch.get_num_threads()
-            stack.callback(torch.set_num_threads, threads)
-            share = max(1, threads // self.workers)
-            self._pool = ThreadPoolExecutor(self.workers, "tfcseg-network", torch.set_num_threads, (share,))
-            stack.callback(self._pool.shutdown, cancel_futures=True)
 
-    def submit(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_Row[_T]]:
-        """One row per item; ``work`` is given several items at a time."""
-        rows: list[_Row[_T]] = []
-        while len(rows) < len(items):
-            part = items[len(rows) : len(rows) + self._chunk]
-            future: Future[tuple[list[_T], float]] = Future()
-            if self._pool is None:
-                future.set_result(self._timed(work, part))
-            else:
-                future = self._pool.submit(self._timed, work, part)
-                self._unfinished.append(future)
-            rows += [_Row(future, row) for row in range(len(part))]
-        return rows
-
-    def submit_alike(
-        self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S], images: Sequence[Image]
+    def submit(
+        self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S], images: Sequence[Image] = ()
     ) -> list[_Row[_T]]:
-        """The same; ``work`` is given items whose ``images`` have one size."""
-        pairs = groupby(zip(items, images, strict=True), key=lambda pair: pair[1].shape)
-        runs = [[item for item, _ in run] for _, run in pairs]
-        return [row for run in runs for row in self.submit(work, run)]
+        """One row per item; ``work`` is given several items at a time, whose ``images``, if any, have one size."""
+        if self._pool is None:
+            pairs = zip_longest(items, [image.shape for image in images])
+            alike = [[item for item, _ in run] for _, run in groupby(pairs, key=lambda pair: pair[1])]
+            return [_done(each) for some in alike for each in self._timed(work, some)]
+        rows = [self._pool.submit(self._timed_alone, work, item) for item in items]
+        self._unfinished += rows
+        return rows
 
     def combine(self, work: Callable[..., None], *values: Any) -> None:
         """Let a worker combine results of tasks, after what was to be combined before."""
@@ -135,10 +105,10 @@ class _Tasks:
 
     def has_combined(self, *, wait: bool) -> bool:
         """Whether all is combined that was to be; ``wait`` until it is. Raises what combining raised."""
-        if self._combining is not None and (wait or self._combining.done()):
+        is_done = wait or self._combining.done()
+        if is_done:
             self._combining.result()
-            self._combining = None
-        return self._combining is None
+        return is_done
 
     def throttle(self, images: Sequence[Image]) -> None:
         """Wait until workers have no more to do than keeps them busy; with large ``images``, less."""
@@ -146,11 +116,15 @@ class _Tasks:
         while len(self._unfinished) >= max(self.workers + 1, most):
             wait([self._unfinished.popleft()])
 
+    def _timed_alone(self, work: Callable[[Sequence[_S]], list[_T]], item: _S) -> _Timed[_T]:
+        return self._timed(work, [item])[0]
+
     @torch.inference_mode()
-    def _timed(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> tuple[list[_T], float]:
+    def _timed(self, work: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_Timed[_T]]:
         started_s = self.clock()
-        results = self._in_parts(work, items)
-        return results, self.clock() - started_s
+        results = self._in_parts(work, items, self._chunk)
+        seconds = self.clock() - started_s
+        return [_Timed(each, seconds / len(results)) for each in results]
 
 
 @dataclass(slots=True, eq=False)
@@ -158,17 +132,15 @@ class _Slot:
     """A frame on its way through the window."""
 
     index: int
-    begins_part: bool
+    part: int | None
+    """As in `Group`."""
     image: Image | None
     """Held until it is known whether the frame is a keyframe."""
     image_size: tuple[int, int]
     label_size: tuple[int, int]
-    grid: tuple[int, int]
-    """(h, w) of its logits."""
     horizon: int
     """Index of the last frame that it may use, if that is a keyframe."""
     low: _Row[LowFeatures]
-    section: Section = Section.GOES_ON
     is_wanted: bool = True
     seconds: float = 0.0
     """Seconds spent on it outside of tasks."""
@@ -176,10 +148,8 @@ class _Slot:
     """Where its positions lie in the keyframe before it, if that was computed."""
     own: _Row[WeightedLogits] | None = None
     """Of a keyframe: its logits by itself."""
-    behind: Correspondence | None = None
-    """Of a keyframe: where its positions lie in the keyframe before it, if that was computed."""
-    ahead: Correspondence | None = None
-    """The same in the next keyframe."""
+    around: dict[bool, Correspondence] = field(default_factory=dict)
+    """Of a keyframe: where its positions lie in the keyframes before it and after it (True), if that was computed."""
     before: WeightedLogits | None = None
     """Of a keyframe: its logits combined with those of all earlier ones."""
     latest: WeightedLogits | None = None
@@ -197,14 +167,9 @@ class _Slot:
     ) -> Correspondence | None:
         """Of a keyframe with logits ``own``: where its positions lie in the one after or before it, which is compared
         once. None if they differ in size."""
-        found = self.ahead if is_later else self.behind
-        if found is None and other.logits.shape == own.logits.shape:
-            found = steps.compare_closely(other, own)
-            if is_later:
-                self.ahead = found
-            else:
-                self.behind = found
-        return found
+        if is_later not in self.around and other.logits.shape == own.logits.shape:
+            self.around[is_later] = steps.compare_closely(other, own)
+        return self.around.get(is_later)
 
     @property
     def carry_over(self) -> CarryOver | None:
@@ -215,23 +180,18 @@ class _Slot:
 
     @property
     def is_done(self) -> bool:
-        """Whether `finished` need not wait."""
-        return self.result is not None and self.result.is_done
+        return self.result is not None and self.result.done()
 
     def finished(self, workers: int) -> FrameResult:
         """The result; waits for it. The frame took a share of the time, since several workers compute at once."""
         assert self.result is not None
         rows = [row for row in (self.low, self.own, self.result) if row is not None]
-        seconds = (self.seconds + sum(row.seconds() for row in rows)) / workers
-        return replace(self.result.get(), model_ms=1000 * seconds, carried=self.carried)
+        seconds = (self.seconds + sum(row.result().seconds for row in rows)) / workers
+        return replace(self.result.result().value, model_ms=1000 * seconds, carried=self.carried)
 
 
-class _Seen(NamedTuple):
-    """A keyframe, its image, and the keyframe before it."""
-
-    image: Image
-    slot: _Slot
-    before: _Slot | None
+_Seen: TypeAlias = tuple[Image, _Slot, _Slot | None]
+"""A keyframe's image, itself, and the keyframe before it."""
 
 
 class _Window:
@@ -243,34 +203,29 @@ class _Window:
         self._steps = Steps(network)
         self._tasks = tasks
         self._before, self._latest = self._steps.restored(before)
-        self._is_end_of_section = self._latest is not None
+        """Carry-over of all keyframes, and at the end of a section of those since that began."""
         self._count = 0
         self._changed = 0.0
         self._undecided: deque[_Slot] = deque()
         """Frames that are not yet known to be keyframes or not."""
         self._spans: deque[list[_Slot]] = deque()
         """For every waiting keyframe: the keyframe and the frames up to the next one."""
-        self._known = 0
-        """Frames of which it is known."""
 
     def look(self, group: Group[_T]) -> list[_Slot]:
         """Let workers start on frames."""
         slots: list[_Slot] = []
-        rows = self._tasks.submit_alike(self._steps.low_features, group.images, group.images)
+        rows = self._tasks.submit(self._steps.low_features, group.images, group.images)
         for image, row in zip(group.images, rows, strict=True):
             size = (image.shape[0], image.shape[1])
-            begins = group.begins_part and not slots
             slots.append(
                 _Slot(
                     index=self._count,
-                    begins_part=begins,
+                    part=None if slots else group.part,
                     image=image,
                     image_size=size,
                     label_size=group.label_size or size,
-                    grid=self._steps.grid(image),
                     horizon=self._count + (reach_for(image) if self._sees_later else 0),
                     low=row,
-                    section=Section.GOES_ON if slots else group.section,
                     is_wanted=group.is_wanted,
                 )
             )
@@ -280,49 +235,45 @@ class _Window:
 
     def may_decide(self, count: int) -> bool:
         """Whether it can be decided now which of the next ``count`` frames are keyframes."""
-        return self._options.keyframes == "fixed" or all(slot.low.is_done for slot in islice(self._undecided, count))
+        return self._options.keyframes == "fixed" or all(slot.low.done() for slot in islice(self._undecided, count))
 
     def wait_for_keyframes(self) -> None:
         """Wait until the logits of all keyframes are computed, so that no worker waits for another one."""
-        wait([span[0].own.future for span in self._spans if span[0].own is not None])
-
-    def advance(self, count: int) -> None:
-        """Decide on the next ``count`` frames, and finish what can be finished."""
-        self._decide(count)
-        self.settle()
+        wait([span[0].own for span in self._spans if span[0].own is not None])
 
     @torch.inference_mode()
-    def _decide(self, count: int) -> None:
-        """Find the keyframes among the next ``count`` frames, and let workers start on them."""
+    def advance(self, count: int) -> None:
+        """Find the keyframes among the next ``count`` frames, let workers start on them, and finish what can be."""
         slots = [self._undecided.popleft() for _ in range(count)]
         seen: list[_Seen] = []
         for slot in slots:
             if self._is_keyframe(slot):
                 assert slot.image is not None
-                seen.append(_Seen(slot.image, slot, self._spans[-1][0] if self._spans else None))
+                seen.append((slot.image, slot, self._spans[-1][0] if self._spans else None))
                 self._changed = 0.0
                 self._spans.append([])
             self._spans[-1].append(slot)
-        self._known += count
-        images = [each.image for each in seen]
-        for each, row in zip(seen, self._tasks.submit_alike(self._own_logits, seen, images), strict=True):
-            each.slot.own, each.slot.found = row, None
+        rows = self._tasks.submit(self._own_logits, seen, [image for image, *_ in seen])
+        for (_, slot, _), row in zip(seen, rows, strict=True):
+            slot.own, slot.found = row, None
         for slot in slots:
             slot.image = None
+        self.settle()
 
     def _own_logits(self, seen: Sequence[_Seen]) -> list[WeightedLogits]:
         # Low features were begun earlier, so no worker waits for one behind it.
-        found = self._steps.own_logits([each.image for each in seen], [each.slot.low.get() for each in seen])
+        low = [slot.low.result().value for _, slot, _ in seen]
+        found = self._steps.own_logits([image for image, *_ in seen], low)
         for (_, slot, before), own in zip(seen, found, strict=True):
             # Compared here, other workers go on meanwhile; only one at a time combines keyframes.
-            if before is not None and before.own is not None and before.own.is_done:
-                slot.found_in(before.own.get(), own, self._steps, is_later=False)
+            if before is not None and before.own is not None and before.own.done():
+                slot.found_in(before.own.result().value, own, self._steps, is_later=False)
                 if slot.index <= before.horizon:
-                    before.found_in(own, before.own.get(), self._steps, is_later=True)
+                    before.found_in(own, before.own.result().value, self._steps, is_later=True)
         return found
 
     def _is_keyframe(self, slot: _Slot) -> bool:
-        if not self._spans or slot.begins_part:
+        if not self._spans or slot.part is not None:
             return True
         keyframe = self._spans[-1][0]
         if slot.image_size != keyframe.image_size:  # another size starts afresh
@@ -333,9 +284,9 @@ class _Window:
             return True
         if self._options.keyframes == "fixed":
             return False
-        seen = slot.low.get()
+        seen = slot.low.result().value
         started_s = self._tasks.clock()
-        slot.found = self._steps.compare(keyframe.low.get().match, seen.match, slot.grid)
+        slot.found = self._steps.compare(keyframe.low.result().value.match, seen.match, self._steps.grid(slot.image))
         self._changed += changed_share(slot.found.similarity).item()
         slot.seconds += self._tasks.clock() - started_s
         return self._changed > MOST_CHANGED
@@ -372,12 +323,13 @@ class _Window:
     def _is_ready(self, keyframe: _Slot) -> bool:
         """Whether all keyframes that it may use are known and computed. Until then, workers get more frames."""
         used = [span[0].own for span in self._spans if span[0].index <= keyframe.horizon]
-        return self._known > keyframe.horizon and all(row is not None and row.is_done for row in used)
+        last = self._spans[-1][-1].index
+        return last >= keyframe.horizon and all(row is not None and row.done() for row in used)
 
     def _combine_around(self, position: int) -> None:
         """Combine a span's keyframe with the keyframes before and after it."""
         keyframe, *others = (span[0] for span in list(self._spans)[position:])
-        own = [slot.own.get() for slot in (keyframe, *others) if slot.own and slot.index <= keyframe.horizon]
+        own = [slot.own.result().value for slot in (keyframe, *others) if slot.own and slot.index <= keyframe.horizon]
         started_s = self._tasks.clock()
         before = self._with_earlier(keyframe, own[0])
         after: WeightedLogits | None = None
@@ -389,13 +341,14 @@ class _Window:
     def _with_earlier(self, keyframe: _Slot, own: WeightedLogits) -> WeightedLogits:
         """Combine a keyframe with all before it, and keep that for the next one; a section starts from the end of the
         section before."""
-        if keyframe.section is Section.END_BEGINS:
-            self._latest, self._is_end_of_section = None, True
-        if keyframe.section is Section.BEGINS:
-            self._before, self._latest, self._is_end_of_section = self._latest, None, False
+        if keyframe.part == 0:
+            self._before, self._latest = self._latest, None
         before = keyframe.before = self._before = _combined(keyframe, own, self._before, self._steps, is_later=False)
-        if self._is_end_of_section:
-            keyframe.latest = self._latest = _combined(keyframe, own, self._latest, self._steps, is_later=False)
+        if keyframe.part == SECTION_PARTS - 1:
+            self._latest = own
+        elif self._latest is not None:
+            self._latest = _combined(keyframe, own, self._latest, self._steps, is_later=False)
+        keyframe.latest = self._latest
         return before
 
     def _finish(self, keyframe: _Slot, frames: list[_Slot], after: _Slot | None) -> None:
@@ -410,12 +363,12 @@ class _Window:
         started_s = self._tasks.clock()
         prepared = [self._prepared(slot) for slot in ends]
         keyframe.seconds += self._tasks.clock() - started_s
-        low = [slot.low.get() for slot in ends]
+        low = [slot.low.result().value for slot in ends]
         length = (frames[-1].index + 1 if after is None else after.index) - keyframe.index
 
         def between(slot: _Slot) -> FrameBetween:
             proximity = 1 - (slot.index - keyframe.index) / length
-            return FrameBetween(slot.low.get(), slot.found, proximity, slot.label_size)
+            return FrameBetween(slot.low.result().value, slot.found, proximity, slot.label_size)
 
         def finish_keyframe(slots: Sequence[_Slot]) -> list[FrameResult]:
             return [self._steps.keyframe_result(prepared[0], slot.label_size) for slot in slots]
@@ -443,12 +396,16 @@ def _combined(
     return own if other is None or found is None else combine(own, other, found)
 
 
+def _done(result: _T) -> Future[_T]:
+    future: Future[_T] = Future()
+    future.set_result(result)
+    return future
+
+
 def _nothing(is_keyframe: bool) -> _Row[FrameResult]:
     """The result of a frame whose labels are not wanted."""
-    future: Future[tuple[list[FrameResult], float]] = Future()
     similarity = None if is_keyframe else np.zeros((0, 0), np.float32)
-    future.set_result(([FrameResult(np.zeros((0, 0), np.uint8), 0.0, similarity=similarity)], 0.0))
-    return _Row(future, 0)
+    return _done(_Timed(FrameResult(np.zeros((0, 0), np.uint8), 0.0, similarity=similarity), 0.0))
 
 
 def reach_for(image: Image) -> int:
@@ -465,7 +422,8 @@ def run_both_sides(
 ) -> Iterator[tuple[_T, list[FrameResult]]]:
     """Yield subject and results of each of ``groups``, consecutive frames of one video in groups of any size.
 
-    ``before`` is the carry-over of earlier frames. Holds the images of ``reach_for`` frames, of those between two
+    ``before`` is the carry-over of earlier frames. If ``groups`` fail, frames that wait for later ones are left
+    out: a run that goes on computes them. Holds the images of ``reach_for`` frames, of those between two
     keyframes, and of a few that workers compute.
     """
     with ExitStack() as stack:
@@ -500,10 +458,12 @@ def run_both_sides(
             if is_end:
                 tasks.has_combined(wait=True)
                 window.wait_for_keyframes()
-                tasks.combine(window.settle, is_end)
+                tasks.combine(window.settle, failure is None)
                 tasks.has_combined(wait=True)
             while begun and (is_end or all(slot.is_done for slot in begun[0][1])):
                 subject, done = begun.popleft()
+                if failure is not None and any(slot.result is None for slot in done):
+                    raise failure
                 yield subject, [slot.finished(tasks.workers) for slot in done]
                 del subject, done
         if failure is not None:

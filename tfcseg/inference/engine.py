@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TypeVar
@@ -70,12 +72,26 @@ class IntervalNetwork:
         self._batch = BATCH
         # Single frames suit a CPU's caches, batches suit a GPU's many cores.
         self.chunk = BATCH if model.device.type == "cuda" else 1
-        self.workers = _workers(model, options)
+        holds_too_many = options.keyframe_interval > BATCH and options.sides == "one"
+        is_alone = holds_too_many or options.latency == "low" or model.device.type != "cpu"
+        self.workers = 1 if is_alone else min(torch.get_num_threads(), MAX_WORKERS)
         logger.info(
             "mode %s: %s",
             *(options.mode, describe_method(options)),
             extra={**asdict(options), "frames_at_once": self.frames_at_once},
         )
+
+    @contextmanager
+    def pool(self) -> Iterator[ThreadPoolExecutor]:
+        """A thread for each worker, with its share of torch's threads; new threads get as many as before at the end."""
+        threads = torch.get_num_threads()
+        share = max(1, threads // self.workers)
+        pool = ThreadPoolExecutor(self.workers, "tfcseg-network", torch.set_num_threads, (share,))
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -125,7 +141,7 @@ class IntervalNetwork:
 
         def compute(part: Sequence[Image]) -> list[FrameResult]:
             started_s = self.clock()
-            return self._results(self._image_logits(part), label_size or _size(part[0]), started_s)
+            return self._results(self.logits(part), label_size or _size(part[0]), started_s)
 
         alike = [list(run) for _, run in groupby(images, key=_size)]
         return [result for run in alike for result in self.in_parts(compute, run, self.chunk)]
@@ -183,12 +199,8 @@ class IntervalNetwork:
         return self._input.batch(images, size)
 
     @torch.inference_mode()
-    def logits(self, image: Image) -> Tensor:
-        """Logits (1, K, h, w) of a single image, as in mode ``image``."""
-        return self._image_logits([image])
-
-    def _image_logits(self, images: Sequence[Image]) -> Tensor:
-        """Logits (T, K, h, w) of images, each on its own."""
+    def logits(self, images: Sequence[Image]) -> Tensor:
+        """Logits (T, K, h, w) of images, each on its own, as in mode ``image``."""
         return self.with_added(images, self.network.image(self.to_input(images)))
 
     def with_added(self, images: Sequence[Image], logits: Tensor, half: Tensor | None = None) -> Tensor:
@@ -212,14 +224,6 @@ class IntervalNetwork:
     def confidence(self, logits: Tensor) -> Tensor:
         """Confidence of the labels of ``logits`` (B, K, h, w): (B, h, w) uint8, as in `FrameResult`."""
         return confidence_from_logits(logits, self._temperature)
-
-
-def _workers(model: LoadedModel, options: InferenceOptions) -> int:
-    """Intervals to compute at the same time, each in a thread of its own: several on a processor."""
-    is_long = options.keyframe_interval > BATCH and options.sides == "one"  # holds too many frames
-    if is_long or options.latency == "low" or model.device.type != "cpu":
-        return 1
-    return min(torch.get_num_threads(), MAX_WORKERS)
 
 
 def _size(image: Image) -> tuple[int, int]:

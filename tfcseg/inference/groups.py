@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -14,16 +13,12 @@ from tfcseg.media.frames import Frame, Image
 _T = TypeVar("_T")
 
 
-class Section(Enum):
-    """Border of a section at a frame.
+SECTION_PARTS = 8
+"""Parts of a section, a minute or more; the last one is its end.
 
-    Sections of a video can be segmented by several workers, each of which starts with the end of the section before its
-    own. Only the keyframes of that end are carried over to the next section, none before them.
-    """
-
-    GOES_ON = auto()  # no border
-    END_BEGINS = auto()  # the end of a section begins
-    BEGINS = auto()  # a section begins
+Sections of a video can be segmented by several workers, each of which starts with the end of the section before its
+own. Only the keyframes of that end are carried over to the next section, none before them.
+"""
 
 
 @dataclass(slots=True)
@@ -33,17 +28,15 @@ class Group(Generic[_T]):
     images: Sequence[Image]  # (H, W, 3) uint8 RGB each; may be empty
     subject: _T  # returned with the results
     label_size: tuple[int, int] | None = None  # (height, width) of the labels; None: the images' size
-    begins_part: bool = False
-    """A run may have been stopped before this group: unless sides are ``one``, its first frame is a keyframe."""
-    section: Section = Section.GOES_ON  # unless sides are ``one``: the border at its first frame
+    part: int | None = None
+    """Place in its section of the part that begins here, if one does. A run may have been stopped before it: unless
+    sides are ``one``, its first frame is a keyframe."""
     is_wanted: bool = True
     """Unless sides are ``one``: whether its labels are needed; if not, its keyframes serve the carry-over alone."""
 
 
 MOST_FRAMES = 500
 """A picture is computed again after this many frames, so that a still hour does not fill the memory."""
-
-SECTION_PARTS = 8  # parts of a section, a minute or more; the last one is its end
 
 _SAMPLED_ROWS = 16
 
@@ -81,19 +74,13 @@ def is_shown_by(shown: list[Frame], frame: Frame, part_frames: int | None) -> bo
     """Whether ``frame`` repeats the picture of ``shown``."""
     return (
         len(shown) < MOST_FRAMES
-        and not begins_part(frame, part_frames)
+        and part_at(frame, part_frames) is None
         and is_same_picture(frame.image, shown[0].image)
     )
 
 
-def begins_part(frame: Frame, part_frames: int | None) -> bool:
-    """Whether a part of the results starts with ``frame``."""
-    return part_frames is not None and frame.index % part_frames == 0
-
-
-def section_at(frame: Frame, part_frames: int | None) -> Section:
-    """Border of a section at ``frame``."""
-    if not begins_part(frame, part_frames) or part_frames is None:
-        return Section.GOES_ON
-    part = frame.index // part_frames % SECTION_PARTS
-    return {0: Section.BEGINS, SECTION_PARTS - 1: Section.END_BEGINS}.get(part, Section.GOES_ON)
+def part_at(frame: Frame, part_frames: int | None) -> int | None:
+    """Place in its section of the part of results that begins with ``frame``; None if none does."""
+    if part_frames is None or frame.index % part_frames:
+        return None
+    return frame.index // part_frames % SECTION_PARTS

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
-
-import torch
 
 from tfcseg.inference.both_sides import run_both_sides
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
@@ -61,16 +58,10 @@ def stream(network: IntervalNetwork, images: Iterable[Image], before: CarryOver 
 
 
 def _run_beside(network: IntervalNetwork, groups: Iterator[Group[_T]]) -> Iterator[tuple[_T, list[FrameResult]]]:
-    threads = torch.get_num_threads()
     pending: deque[tuple[_T, int, Future[list[FrameResult]]]] = deque()  # in the middle the bytes of its images
     at_once = 1
     failure: Exception | None = None
-    with ExitStack() as stack:
-        # Each worker sets its own share of threads in torch; the setting for new threads is restored at the end.
-        stack.callback(torch.set_num_threads, threads)
-        share = max(1, threads // network.workers)
-        pool = ThreadPoolExecutor(network.workers, "tfcseg-network", torch.set_num_threads, (share,))
-        stack.callback(pool.shutdown, cancel_futures=True)
+    with network.pool() as pool:
         while True:
             try:
                 while (

@@ -94,11 +94,12 @@ class Linker:
 
     def link(self, before: FrameFeatures, now: FrameFeatures) -> Link | None:
         """Link a frame to the one before it; None if they show different scenes."""
-        flows = missed = None
-        if before.size == now.size:
+        is_same_scene = before.size == now.size
+        if is_same_scene:
             flows = self._between(now, before), self._between(before, now)
             missed = _missed(*flows), _missed(flows[1], flows[0])
-        if flows is None or missed is None or min(map(_found, missed)) < SAME_SCENE:
+            is_same_scene = all(np.count_nonzero(each <= 1) >= SAME_SCENE * each.size for each in missed)
+        if not is_same_scene:
             self._path = self._similarity = None
             return None
         if before.match is not None:
@@ -170,10 +171,6 @@ def _missed(flow: NDArray[np.float32], back: NDArray[np.float32]) -> NDArray[np.
     missed = gap / (_LENGTH_SHARE * (_squares(flow) + _squares(returned)) + _GAP)
     is_inside = cv2.inRange(there, (-0.5, -0.5), (width - 0.5, height - 0.5))
     return np.where(is_inside > 0, missed, np.float32(np.inf))
-
-
-def _found(missed: NDArray[np.float32]) -> float:
-    return float(np.count_nonzero(missed <= 1) / missed.size)
 
 
 def _squares(vectors: Any) -> NDArray[np.float32]:

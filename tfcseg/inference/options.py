@@ -42,7 +42,7 @@ WEIGHED = "tfc"  # the mode that can weigh several keyframes
 _WEIGHED = f"--sides past or both, in mode {WEIGHED}"
 
 ONE_SIDED = ("threshold", "correlation")
-"""Options that only have an effect with one side: giving one selects one side."""
+"""Options that only have an effect with one side: unless sides are given, they select it."""
 
 
 def _sided(model: Known, wanted: InferenceOptions) -> InferenceOptions:
@@ -52,8 +52,10 @@ def _sided(model: Known, wanted: InferenceOptions) -> InferenceOptions:
         raise UsageError(f"--sides {wanted.sides} works in mode {WEIGHED} only")
     if wanted.sides == "both" and wanted.latency == "low":
         raise UsageError("both sides need the next keyframe, and low latency waits for nothing; use --sides past")
-    is_one = wanted.sides is None and any(getattr(wanted, name) is not None for name in ONE_SIDED)
-    if wanted.mode != WEIGHED or is_one or wanted.sides == "one":
+    of_one = [name for name in ONE_SIDED if getattr(wanted, name) is not None]
+    if wanted.sides in ("past", "both") and of_one:
+        raise UsageError(f"--{of_one[0]} only has an effect with --sides one")
+    if wanted.mode != WEIGHED or (wanted.sides is None and of_one) or wanted.sides == "one":
         scale = wanted.keyframe_scale or (THE_MODELS if wanted.mode == "image" else 1.0)
         return replace(wanted, sides="one", keyframes=wanted.keyframes or "fixed", keyframe_scale=scale)
     if wanted.latency == "low" and _completed(model, wanted).sides == "both":
@@ -67,6 +69,8 @@ def in_mode(model: LoadedModel, options: InferenceOptions, mode: str) -> Inferen
         options = replace(options, sides=THE_MODELS, keyframes=THE_MODELS)
     elif mode != WEIGHED:
         options = _one_sided(model, options)
+    elif options.sides in ("past", "both"):
+        options = replace(options, threshold=THE_MODELS, correlation=THE_MODELS)
     return checked_options(model, options, mode=mode)
 
 

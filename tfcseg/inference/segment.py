@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -16,7 +15,7 @@ import numpy as np
 
 from tfcseg.errors import UsageError, in_python_words
 from tfcseg.inference.engine import FrameResult, IntervalNetwork
-from tfcseg.inference.groups import Group, begins_part, is_shown_by, pictures, section_at
+from tfcseg.inference.groups import Group, is_shown_by, part_at, pictures
 from tfcseg.inference.intervals import run_intervals, stream
 from tfcseg.inference.options import checked_options
 from tfcseg.inference.segmented import SegmentedFrame
@@ -93,24 +92,24 @@ def segment(
     options that make no sense, InputError for unreadable input, WeightsError for the model.
     """
     (inference,) = sort_options("segment", options, InferenceOptions)
-    if isinstance(frames, str | Path | int | Source):
-        with in_python_words():
+    source: Source | None = None
+    with in_python_words():
+        if isinstance(frames, str | Path | int | Source):
             source = Source.of(frames, allow_network=allow_network, live=inference.get("latency") == "low")
             source.check()
             inference |= {"latency": "low"} if source.is_live else {}
-            loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
-            chosen = checked_options(loaded, **inference)
-        opened: list[FrameSource] = []
-        return SegmentedFrames(_segment_source(source, loaded, chosen, (start_s, end_s), opened), opened)
-    if not isinstance(frames, Iterable):
-        raise UsageError(f"frames are {type(frames).__name__}; give a path, an address, a camera's number or arrays")
-    if start_s is not None or end_s is not None:
-        raise UsageError("start_s and end_s select a part of a file; with frames, pass only those you want")
-    with in_python_words():
+        elif not isinstance(frames, Iterable):
+            named = type(frames).__name__
+            raise UsageError(f"frames are {named}; give a path, an address, a camera's number or arrays")
+        elif start_s is not None or end_s is not None:
+            raise UsageError("start_s and end_s select a part of a file; with frames, pass only those you want")
         loaded = open_model(model, DeviceOptions(device, precision), allow_network=allow_network)
         chosen = checked_options(loaded, **inference)
+    if source is not None:
+        opened: list[FrameSource] = []
+        return SegmentedFrames(_segment_source(source, loaded, chosen, (start_s, end_s), opened), opened)
     single = isinstance(frames, np.ndarray) and frames.ndim == 3
-    return SegmentedFrames(segment_with([frames] if single else frames, loaded, chosen))  # type: ignore[list-item]
+    return SegmentedFrames(segment_with([frames] if single else frames, loaded, chosen))  # type: ignore[arg-type,list-item]
 
 
 def _segment_source(
@@ -140,12 +139,7 @@ def _segment_source(
 def segment_with(
     frames: Iterable[Frame | Image], model: LoadedModel, options: InferenceOptions
 ) -> Generator[SegmentedFrame, None, None]:
-    """Like `segment`, with options that were checked before."""
-    return _segment_all(frames, IntervalNetwork(model, options))
-
-
-def _segment_all(frames: Iterable[Frame | Image], network: IntervalNetwork) -> Generator[SegmentedFrame, None, None]:
-    """Segment all frames that can be read; what ended them early is raised after the last one."""
+    """Like `segment`, with options that were checked before. What ended the frames early is raised after the last."""
     failure: Exception | None = None
 
     def numbered() -> Iterator[Frame]:
@@ -156,7 +150,7 @@ def _segment_all(frames: Iterable[Frame | Image], network: IntervalNetwork) -> G
         except Exception as error:  # noqa: BLE001  # raised below
             failure = error
 
-    for frame in segment_frames(numbered(), network):
+    for frame in segment_frames(numbered(), IntervalNetwork(model, options)):
         yield replace(frame, carried=None)  # who keeps frames must not keep what only the network needs
     if failure is not None:
         raise failure
@@ -172,7 +166,7 @@ def segment_frames(
     """Segment ``frames``, which start with an interval; ``before`` is the carry-over of earlier keyframes.
 
     Intervals count pictures: a frame that repeats the one before does not count. Each part of ``part_frames`` starts
-    with an interval, and each `Section` of parts with the carry-over of the end of the one before. Labels of frames
+    with an interval, and each `SECTION_PARTS` parts with the carry-over of the end of those before. Labels of frames
     before ``wanted_from``, which starts a part, may be left out.
     """
     if network.options.latency == "low":
@@ -201,14 +195,13 @@ def _groups(
         return Group(
             [frames[0].image for frames in several],
             several,
-            begins_part=begins_part(first, part_frames),
-            section=section_at(first, part_frames),
+            part=part_at(first, part_frames),
             is_wanted=first.index >= wanted_from,
         )
 
     group: list[list[Frame]] = []
     for frames in shown:
-        if group and begins_part(frames[0], part_frames):
+        if group and part_at(frames[0], part_frames) is not None:
             yield grouped(group)
             group = []
         group.append(frames)
@@ -223,7 +216,6 @@ def _groups(
 def _stream(
     frames: Iterator[Frame], network: IntervalNetwork, before: CarryOver | None, part_frames: int | None
 ) -> Iterator[SegmentedFrame]:
-    images: deque[Image] = deque()
     shown: list[Frame] = []
     dropped = 0  # since the last keyframe
     result: FrameResult | None = None
@@ -235,11 +227,12 @@ def _stream(
             continue
         dropped += frame.index - shown[-1].index - 1 if shown else 0
         # Where a live source has moved on, a keyframe from before shows too little of what is there now.
-        if result is None or begins_part(frame, part_frames) or dropped >= network.options.keyframe_interval:
-            live = (images.popleft() for _ in count())
+        begins_part = part_at(frame, part_frames) is not None
+        if result is None or begins_part or dropped >= network.options.keyframe_interval:
+            live = (shown[0].image for _ in count())
             results = stream(network, live, before if result is None else result.carried)
-        images.append(frame.image)
-        shown, result = [frame], next(results)
+        shown = [frame]
+        result = next(results)
         dropped = 0 if result.is_keyframe else dropped
         yield _segmented(network.labels, frame, result)
 

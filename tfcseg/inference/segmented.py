@@ -6,7 +6,7 @@ Letters: H W source image, h w grid of the logits (stride 4).
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,8 +33,8 @@ _NOTEBOOK_PX = 960  # maximum longer side of the picture in a notebook
 class SteadiedMask(NamedTuple):
     """A mask of another program, made steady."""
 
-    given: NDArray[np.uint8]  # (H, W) labels as they were
     mask: Mask | None  # (H, W) values to write; None: there is none to write
+    compared: Sequence[Mask]  # (H, W) values after and before, to compare with the next frame's
     is_filled: bool  # the frame had none
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +25,9 @@ from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Frame, prefetch
 from tfcseg.media.mask_folder import MaskFolder
 from tfcseg.media.masks import Mask
+from tfcseg.spelling import first_of
+
+_NAMES_SHOWN = 3  # of ids of instances that share a colour
 
 _ROUNDING = 0.01  # by how much probabilities may exceed 1, such as in half precision
 
@@ -65,32 +69,33 @@ def steadied_frames(
 
 def shown_classes(masks: MaskFolder) -> LabelSet:
     """Names and colours that labels are drawn with: those of the masks as far as they have any."""
-    palette = list(distinct_palette(NO_CLASS))
-    most = NO_CLASS + masks.has_class_255  # of 8 bits, 255 is shown as 254
-    if masks.form.palette is not None:
-        colours = np.frombuffer(masks.form.palette, np.uint8)
-        for value, colour in enumerate(colours[: len(colours) // 3 * 3].reshape(-1, 3)[:most].tolist()):
-            palette[min(value, NO_CLASS - 1)] = (colour[0], colour[1], colour[2])
-    for value, given in sorted(masks.classes.colours.items()):
-        if value < most:
-            palette[min(value, NO_CLASS - 1)] = given
-    given_names = dict(masks.classes.names)
-    if masks.has_class_255:
-        # Without void, values without names are 0 and 255 alone.
-        unnamed = f"{NO_CLASS}" if masks.void is None else f"{NO_CLASS - 1} or {NO_CLASS}"
-        both = [given_names[value] for value in (NO_CLASS - 1, NO_CLASS) if value in given_names]
-        given_names[NO_CLASS - 1] = " or ".join(both) or unnamed
+    labels = masks.labels_of_values.tolist()
+    palette = [*distinct_palette(NO_CLASS), (0, 0, 0)]
+    given = masks.form.palette or b""
+    for label, *colour in zip(labels, given[::3], given[1::3], given[2::3], strict=False):
+        palette[label] = (colour[0], colour[1], colour[2])
+    given_names: dict[int, list[str]] = {}
+    for value, name in sorted(masks.classes.names.items()):
+        if value < len(labels):
+            label = labels[value]
+            palette[label] = masks.classes.colours.get(value, palette[label])
+            given_names.setdefault(label, []).append(name)
+    unnamed = [f"{label}" for label in range(NO_CLASS)]
+    if labels[NO_CLASS] == NO_CLASS - 1:
+        # Of 8 bits, 255 is a class, shown as 254. Without void, values without names are 0 and 255 alone.
+        unnamed[-1] = f"{NO_CLASS}" if masks.void is None else f"{NO_CLASS - 1} or {NO_CLASS}"
     names: list[str] = []
-    for value in range(NO_CLASS):
-        name = given_names.get(value, f"{value}")
-        names.append(f"{name} ({value})" if name in names else name)
-    return LabelSet("masks", tuple(names), tuple(palette))
+    for label in range(NO_CLASS):
+        name = first_of(given_names.get(label, unnamed[label : label + 1]), _NAMES_SHOWN, " or ")
+        names.append(f"{name} ({label})" if name in names else name)
+    return LabelSet("masks", tuple(names), tuple(palette[:NO_CLASS]))
 
 
-def shown_labels(masks: MaskFolder, index: int, steadied: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W) labels of a frame's mask as it was given; those ``steadied`` if there was none."""
-    mask = masks.read(index)
-    return steadied if mask is None else masks.shown(mask)
+def compared_values(masks: MaskFolder, size: tuple[int, ...], given: Mask | None, mask: Mask | None) -> list[Mask]:
+    """(H, W) values of a frame after and before, to compare with the next frame's; what was not there did not
+    flicker."""
+    after: Any = np.full(size, masks.void or 0, masks.form.dtype) if mask is None else mask
+    return [after, after if given is None else given]
 
 
 def read_sureness(path: Path, size: tuple[int, ...]) -> NDArray[np.float32]:
@@ -131,20 +136,19 @@ def _segmented(
 ) -> SegmentedFrame:
     frame, given, link = linked.frame, linked.mask, linked.link
     similarity = None if link is None else link.similarity
-    after = np.full(frame.image.shape[:2], NO_CLASS, np.uint8) if mask is None else masks.shown(mask)
-    before = after if given is None or mask is given else masks.shown(given)  # what was not there did not flicker
+    size = frame.image.shape[:2]
     changed = None if given is None or mask is None else float(np.count_nonzero(mask != given) / mask.size)
     return SegmentedFrame(
         frame.index,
         frame.time_s,
         frame.image,
-        after,
+        np.full(size, NO_CLASS, np.uint8) if mask is None else masks.shown(mask),
         is_keyframe=False,
         similarity=None if similarity is None else np.full((1, 1), similarity, np.float32),
         updated_fraction=changed,
         model_ms=1000 * seconds,
         is_held=frame.is_held,
         label_set=labels,
-        steadied=SteadiedMask(before, mask, given is None and mask is not None),
+        steadied=SteadiedMask(mask, compared_values(masks, size, given, mask), given is None and mask is not None),
         ends_group=True,
     )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,10 +124,11 @@ def steady(frames: Iterable[LinkedFrame], first: int = 0) -> Iterator[tuple[Link
             whole = BLOCK * reach
             block = _Block(first, first - first % whole + whole, reach)  # ends as in a run that was not stopped
         block.add(frame)
-        if block.is_full:
+        last = frame.frame.index
+        if last + 1 == block.end + block.reach:
             yield from block.finished()
             block = block.next()
-    while block is not None and block.has_results:
+    while block is not None and last >= block.first:
         yield from block.finished()
         block = block.next()
 
@@ -136,44 +137,36 @@ class _Block:
     """Frames up to index ``end`` that are finished together, from ``first`` on, with ``reach`` others on each side."""
 
     def __init__(self, first: int, end: int, reach: int) -> None:
-        self._first, self._end, self._reach = first, end, reach
+        self.first, self.end, self.reach = first, end, reach
         self._frames: list[LinkedFrame] = []
-        self._side: _SideVotes | None = None
-        self._before: list[_SideVotes | None] = []  # votes of the frames before each frame
+        self._side: Votes | None = None
+        self._before: list[Votes | None] = []  # votes of the frames before each frame
         self._seconds = 0.0
 
     def add(self, frame: LinkedFrame) -> None:
         """Add the next frame, and its vote for later ones."""
         index, started_s = frame.frame.index, time.perf_counter()
-        if index < self._end - (BLOCK + 1) * self._reach:
+        if index < self.end - (BLOCK + 1) * self.reach:
             return
         self._frames.append(frame)
-        if index < self._end:
+        if index < self.end:
             self._side = _carried(self._side, None if frame.link is None else frame.link.back)
-            self._before.append(self._side if index >= self._first else None)
+            self._before.append(self._side if index >= self.first else None)
             self._side = _joined(self._side, frame)
         self._seconds += time.perf_counter() - started_s
-
-    @property
-    def is_full(self) -> bool:
-        return bool(self._frames) and self._frames[-1].frame.index + 1 == self._end + self._reach
-
-    @property
-    def has_results(self) -> bool:
-        return bool(self._frames) and self._frames[-1].frame.index >= self._first
 
     def finished(self) -> Iterator[tuple[LinkedFrame, Mask | None, float]]:
         """Finish the frames, with votes that are passed from the last one back to the first."""
         started_s = time.perf_counter()
         results: list[tuple[LinkedFrame, Mask | None]] = []
-        side: _SideVotes | None = None
+        side: Votes | None = None
         transfer: Transfer | None = None
         for frame in reversed(self._frames):
             index, link = frame.frame.index, frame.link
-            if index < self._first:
+            if index < self.first:
                 break
             side = _carried(side, transfer)
-            if index < self._end:
+            if index < self.end:
                 results.append((frame, _decided(frame, self._before.pop(), side)))
             side, transfer = _joined(side, frame), None if link is None else link.forth
         share_s = (self._seconds + time.perf_counter() - started_s) / max(1, len(results))
@@ -181,43 +174,33 @@ class _Block:
             yield frame, mask, frame.seconds + share_s
 
     def next(self) -> _Block:
-        block = _Block(self._end, self._end + BLOCK * self._reach, self._reach)
+        block = _Block(self.end, self.end + BLOCK * self.reach, self.reach)
         for frame in self._frames:
             block.add(frame)
         return block
 
 
-class _SideVotes(NamedTuple):
-    """Votes for a frame from one side."""
-
-    votes: Votes
-    masks: int  # number of masks that have voted since the last break
+def _carried(side: Votes | None, transfer: Transfer | None) -> Votes | None:
+    return None if side is None or transfer is None else side.carried(transfer)
 
 
-def _carried(side: _SideVotes | None, transfer: Transfer | None) -> _SideVotes | None:
-    return None if side is None or transfer is None else _SideVotes(side.votes.carried(transfer), side.masks)
+def _joined(side: Votes | None, frame: LinkedFrame) -> Votes | None:
+    return side if frame.mask is None else (side or no_votes(frame.mask)).joined(frame.mask, frame.weight())
 
 
-def _joined(side: _SideVotes | None, frame: LinkedFrame) -> _SideVotes | None:
-    if frame.mask is None:
-        return side
-    votes, masks = side or _SideVotes(no_votes(frame.mask), 0)
-    return _SideVotes(votes.joined(frame.mask, frame.weight()), masks + 1)
-
-
-def _decided(frame: LinkedFrame, before: _SideVotes | None, after: _SideVotes | None) -> Mask | None:
+def _decided(frame: LinkedFrame, before: Votes | None, after: Votes | None) -> Mask | None:
     """Correct the mask of a frame by the votes of both sides, or derive one from them if there is none. Where a scene
     begins or ends, the other side alone decides, if it has ``LEAST_MASKS`` masks."""
     sides = [side for side in (before, after) if side is not None]
     if frame.mask is None:
         if not sides:
             return None
-        nothing = np.full_like(sides[0].votes.label, frame.void or 0)
-        return decide(nothing, np.zeros(nothing.shape, np.uint8), sides[0].votes, sides[-1].votes)
+        nothing = np.full_like(sides[0].label, frame.void or 0)
+        return decide(nothing, np.zeros(nothing.shape, np.uint8), sides[0], sides[-1])
     if not sides or (len(sides) == 1 and sides[0].masks < LEAST_MASKS):
         return frame.mask
-    votes = [no_votes(frame.mask) if side is None else side.votes for side in (before, after)]
-    return decide(frame.mask, frame.weight(), votes[0], votes[1], void=frame.void)
+    nobody = no_votes(frame.mask)
+    return decide(frame.mask, frame.weight(), before or nobody, after or nobody, void=frame.void)
 
 
 def _rarity(mask: Mask, void: int | None) -> Weights:

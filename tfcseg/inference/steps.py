@@ -135,17 +135,16 @@ class Steps:
             sides.append(Side(keyframe.final, found.placed_by_pixels(keyframe.around, low.picture), near))
         mixture = mix(sides)
         computed = mixture.own_fraction.nonzero()[:, 0]
-        own = dict(zip(computed.tolist(), self._own(low, computed, grid), strict=True))
+        own: dict[int, Tensor] = {}
+        if len(computed):
+            logits = self._network.logits_from(LowFeatures(*(part[computed] for part in low)))
+            own = dict(zip(computed.tolist(), resize(logits, grid), strict=True))
         shares, similarity = mixture.own_fraction.tolist(), mixture.similarity.float().cpu().numpy()
         results = []
         for row, frame in enumerate(frames):
             labels, confidence = self._labels(mixture, row, keyframes, own.get(row), frame.label_size)
             results.append(FrameResult(labels, 0.0, confidence, similarity[row], shares[row]))
         return results
-
-    def _own(self, low: LowFeatures, rows: Tensor, grid: tuple[int, int]) -> Tensor | list[Tensor]:
-        """Logits (N, K, h, w) of the frames in ``rows`` (N,), each by itself."""
-        return resize(self._network.logits_from(LowFeatures(*(part[rows] for part in low))), grid) if len(rows) else []
 
     def _labels(
         self,

@@ -49,13 +49,14 @@ class Votes(NamedTuple):
 
     label: Mask
     lead: Weights
+    masks: int = 0  # number of masks that have voted
 
     def carried(self, transfer: Transfer) -> Votes:
         """The votes as the next frame takes them over; beyond the edges lies the edge."""
         height, width = self.label.shape
         carry = _array(cv2.resize(transfer.carry, (width, height)))
         if transfer.steps is None:
-            return Votes(self.label, _array(cv2.multiply(self.lead, carry, scale=1 / 255)))
+            return self._replace(lead=_array(cv2.multiply(self.lead, carry, scale=1 / 255)))
         # Label and lead move together, as one number.
         both = np.left_shift(self.label, 8, dtype=np.uint16 if self.label.dtype == np.uint8 else np.int32)
         both |= self.lead
@@ -66,15 +67,16 @@ class Votes(NamedTuple):
             moved: Any = cv2.remap(both, far, None, how, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
             np.right_shift(moved, 8, out=label[top:bottom], casting="unsafe")
             cv2.multiply(moved.astype(np.uint8), carry[top:bottom], dst=lead[top:bottom], scale=1 / 255)
-        return Votes(label, lead)
+        return Votes(label, lead, self.masks)
 
     def joined(self, mask: Mask, weight: Weights) -> Votes:
         """The votes with those of the frame's own ``mask``, whose label leads if it has more weight than the lead."""
-        label, lead = self
+        label, lead, masks = self
         more, less = cv2.add(lead, weight), cv2.absdiff(lead, weight)
         return Votes(
             _array(cv2.copyTo(mask, cv2.compare(weight, lead, cv2.CMP_GT), label.copy())),
             _array(cv2.copyTo(more, cv2.compare(mask, label, cv2.CMP_EQ), less)),
+            masks + 1,
         )
 
 
@@ -87,7 +89,7 @@ def decide(mask: Mask, weight: Weights, before: Votes, after: Votes, void: int |
     """The ``mask`` with the label that has most weight where that is not its own; a tie leaves what is. Pixels that are
     ``void`` stay as they are."""
     sides = before, after
-    against = [cv2.bitwise_and(lead, cv2.compare(label, mask, cv2.CMP_NE)) for label, lead in sides]
+    against = [cv2.bitwise_and(side.lead, cv2.compare(side.label, mask, cv2.CMP_NE)) for side in sides]
     agreed = [cv2.subtract(side.lead, part) for side, part in zip(sides, against, strict=True)]
     together = cv2.bitwise_and(against[1], cv2.compare(before.label, after.label, cv2.CMP_EQ))
     # By how much each side's label has more weight than the own one has on the other side. That this ends at 0 and 255

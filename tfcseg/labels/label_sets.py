@@ -74,7 +74,9 @@ class LabelSet:
     def indices(self, names: str | Iterable[str]) -> list[int]:
         """Class indices of ``names``, each a class or a list with commas; DataError as in `index`."""
         found = []
-        for text in [names] if isinstance(names, str) else names:
+        for text in [names] if isinstance(names, str) or not isinstance(names, Iterable) else names:
+            if not isinstance(text, str):
+                raise DataError(f"{text!r} is no name of a class; give texts")
             # Data sets have classes with commas in their names: what is a class as it stands is not split.
             words = [] if find_name(text, self.names) else words_of(text)
             found += [self.index(word) for word in words or [text]]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from numbers import Real
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -131,6 +132,9 @@ def select_frames(
     frame_rate: Fraction, start_s: float | None, end_s: float | None, *, first_time_s: float = 0.0
 ) -> FrameRange:
     """Frames from ``start_s`` up to ``end_s``, exclusive, if frame 0 is at ``first_time_s``; UsageError if none."""
+    for name, value in {"start_s": start_s, "end_s": end_s}.items():
+        if not isinstance(value, Real | None):
+            raise UsageError(f"{name} is {value!r}, not a number of seconds")
     if start_s is not None and not 0 <= start_s < float("inf"):
         raise UsageError(f"the start of the range must be 0 s or later, not {start_s:g} s")
     if end_s is not None and not end_s > (start_s or 0):

@@ -89,12 +89,12 @@ class MaskFolder:
         """(H, W) labels for drawing a ``mask``, as in `values_as_labels`."""
         if mask.dtype == np.uint8 and self.void == _UNLABELLED:
             return np.asarray(mask, np.uint8)
-        return np.asarray(look_up(values_as_labels(8 * mask.dtype.itemsize, self.void), mask), np.uint8)
+        return np.asarray(look_up(self.labels_of_values, mask), np.uint8)
 
     @property
-    def has_class_255(self) -> bool:
-        """Whether 8-bit masks have 255 as a class, shown as 254."""
-        return self.form.dtype == np.uint8 and self.void != _UNLABELLED
+    def labels_of_values(self) -> NDArray[np.uint8]:
+        """(256,) or (65536,) label that draws each value, as in `values_as_labels`."""
+        return values_as_labels(8 * np.dtype(self.form.dtype).itemsize, self.void)
 
 
 def values_as_labels(bits: int, void: int | None) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 import cv2
 import numpy as np
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 Image: TypeAlias = NDArray[np.uint8]
 Gray: TypeAlias = NDArray[np.uint8]
+Values: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
+"""(H, W) labels, or ids of instances."""
 
 Preset: TypeAlias = Literal["medium", "fast"]
 """How fine the flow is. ``fast`` takes a quarter of the time; flow consistency then differs by up to 0.2 points (means
@@ -49,7 +51,7 @@ class Followed(NamedTuple):
     is_followed: NDArray[np.bool_]  # whether that is known
     pixels: int  # number of pixels of which it is
 
-    def agreement(self, before: Labels, now: Labels) -> float:
+    def agreement(self, before: Values, now: Values) -> float:
         """Share of the followed pixels whose label (h, w) ``now`` is that of their origin in ``before``."""
         warped = cv2.remap(before, self.origin_x, self.origin_y, cv2.INTER_NEAREST)
         return float(np.count_nonzero((warped == now) & self.is_followed) / self.pixels)
@@ -76,8 +78,8 @@ class ConsistencyMeter:
         logger.info("%s", told, extra={"optical_flow": name})
         self._size: tuple[int, int] | None = None
         self._gray: Gray | None = None
-        self._labels: list[Labels] | None = None
-        self._small: list[Labels] | None = None
+        self._labels: list[Values] | None = None
+        self._small: list[Values] | None = None
 
     @property
     def flow_name(self) -> str | None:
@@ -106,7 +108,7 @@ class ConsistencyMeter:
             return lambda: None
         return lambda: _followed(flow.calculator, before, now)
 
-    def compare(self, maps: Sequence[Labels], followed: Followed | None) -> list[FrameConsistency]:
+    def compare(self, maps: Sequence[Values], followed: Followed | None) -> list[FrameConsistency]:
         """Compare (H, W) labels of the next frame with those of the frame before, along the flow to it. There may be
         several maps of each frame, as many in each call."""
         previous, self._labels = self._labels, [labels.copy() for labels in maps]
@@ -223,8 +225,8 @@ def _followed(flow: cv2.DISOpticalFlow, previous: Gray, current: Gray) -> Follow
     return None if count < _MIN_FOLLOWED * is_followed.size else Followed(origin_x, origin_y, is_followed, int(count))
 
 
-def _at_size(labels: Labels, size_wh: tuple[int, int]) -> Labels:
-    return np.asarray(cv2.resize(labels, size_wh, interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
+def _at_size(labels: Values, size_wh: tuple[int, int]) -> Values:
+    return cast(Values, cv2.resize(labels, size_wh, interpolation=cv2.INTER_NEAREST_EXACT))
 
 
 def _flow_between(flow: cv2.DISOpticalFlow, first: Gray, second: Gray) -> NDArray[np.float32]:

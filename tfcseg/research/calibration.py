@@ -112,7 +112,7 @@ def calibrate(
         can_be_right[NO_CLASS] = False
         for done, still in enumerate(each.stills, 1):
             image, target = each.read(still)
-            logits = network.logits(image)[0].float().cpu().numpy()  # (K, h, w)
+            logits = network.logits([image])[0].float().cpu().numpy()  # (K, h, w)
             wanted = shrink_labels(target, (logits.shape[1], logits.shape[2])).ravel()
             places = np.flatnonzero(can_be_right[wanted])
             places = places[:: max(1, len(places) // _LABELS_PER_STILL)]

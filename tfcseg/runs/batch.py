@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tfcseg.errors import FinishedError, LostConnection, TfcsegError, without_passwords
 from tfcseg.files import parse_json, to_json
 from tfcseg.inference.groups import SECTION_PARTS
@@ -108,11 +106,6 @@ class RunJob:
         return replace(self, options=replace(self.options, resume=True, overwrite=False))
 
 
-def _place_of(model: ModelOnDemand) -> tuple[torch.device, torch.dtype]:
-    """Where a worker's network runs, and in which precision."""
-    return model.loaded.device, model.loaded.precision
-
-
 def _make(model: str, options: RunOptions) -> Any:
     shared = ModelOnDemand(model, options.device, allow_network=options.allow_network)
     return lambda job: job(shared)
@@ -165,7 +158,7 @@ def _run_shared(
     """Run one video here, and its network on all workers."""
     started_s = time.monotonic()
     try:
-        ((device, precision),) = crew.in_order([_place_of])
+        ((device, precision),) = crew.in_order([lambda model: (model.loaded.device, model.loaded.precision)])
         loaded = ModelOnDemand(model, replace(options.device, device="cpu", precision="fp32")).loaded
     except TfcsegError as error:
         return Outcome(*place, seconds=time.monotonic() - started_s, error=error)

@@ -17,11 +17,11 @@ import torch
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.files import replace_atomically
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.steadied import shown_classes
+from tfcseg.inference.steadied import compared_values, shown_classes
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import FrameSource, VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
-from tfcseg.media.masks import is_whole_mask
+from tfcseg.media.masks import Mask, is_whole_mask, read_values
 from tfcseg.media.writer import part_length
 from tfcseg.model.evidence import CarryOver, SectionEnd, WeightedLogits
 from tfcseg.report.recorder import PageRecorder
@@ -33,21 +33,16 @@ from tfcseg.weights.loading import LoadedModel
 CARRIED_NAME = "carried.npz"  # file with the keyframe's carry-over in a checkpoint's folder
 
 
-def mask_name(source: str) -> str:
-    """Name of the mask for an image file."""
-    return f"{Path(source).stem}.png"
-
-
 def check_mask_names(options: ResultOptions, info: VideoInfo) -> None:
     """Raise UsageError if frames have no file names to name masks after, or two share one."""
     if options.mask_names != "source" or not (options.masks or options.confidence):
         return
     if not info.names:
         raise UsageError(f"{info.path}: its frames are not files; --mask-names source is for folders of images")
-    (name, count), *_ = Counter(map(mask_name, info.names)).most_common(1)
+    (stem, count), *_ = Counter(Path(name).stem for name in info.names).most_common(1)
     if count > 1:
-        same = ", ".join(each for each in info.names if mask_name(each) == name)
-        raise UsageError(f"{info.path}: {same} would get the same mask {name}; use --mask-names number")
+        same = ", ".join(name for name in info.names if Path(name).stem == stem)
+        raise UsageError(f"{info.path}: {same} would get the same mask {stem}.png; use --mask-names number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +98,9 @@ class Job:
         except (OSError, OutputError):
             return False
         folders = {self.out.masks: self.options.masks, self.out.confidence: self.options.confidence}
-        written = [at for at in range(frames) if self.given is None or at in self.given.files]
-        masks = [self.mask(folder, at) for folder, is_written in folders.items() if is_written for at in written]
+        masks = [self.mask(folder, at) for folder, is_written in folders.items() if is_written for at in range(frames)]
+        if self.given is not None:  # not every frame has one
+            masks = [path for at, path in enumerate(masks) if at in self.given.files or path.exists()]
         if self.keeps_labels:
             first = 0 if self.options.formats else min(checkpoint.part_start, frames - 1)
             masks += [self.kept_labels(at) for at in range(first, frames)]
@@ -130,16 +126,23 @@ class Job:
 
     def mask_names(self, frames: int) -> tuple[str, ...]:
         """Files of the masks of the first ``frames`` frames; none if they are called by number."""
-        if self.given is not None:
-            return tuple(map(self.given.name, range(frames)))
-        return tuple(map(mask_name, self.info.names)) if self.options.mask_names == "source" else ()
+        is_named = self.given is not None or self.options.mask_names == "source"
+        return tuple(self.mask(self.out.masks, index).name for index in range(frames)) if is_named else ()
 
     def mask(self, folder: Path, index: int) -> Path:
         """Path of one frame's PNG."""
         if self.given is not None:
             return folder / self.given.name(index)
-        is_named = self.options.mask_names == "source"
-        return folder / mask_name(self.info.names[index]) if is_named else numbered(folder, index)
+        if self.options.mask_names == "source":
+            return folder / f"{Path(self.info.names[index]).stem}.png"
+        return numbered(folder, index)
+
+    def compared_values(self, index: int) -> list[Mask]:
+        """What a frame's steadied mask and the one that was given have to compare with the next frame's."""
+        given, path = self.given, self.mask(self.out.masks, index)
+        assert given is not None
+        mask = read_values(path, given.classes.by_colour)[0] if path.exists() else None
+        return compared_values(given, (self.info.height, self.info.width), given.read(index), mask)
 
     def restore_carried(self, checkpoint: Checkpoint) -> CarryOver | None:
         """Load the carry-over for the keyframe after ``checkpoint``; OutputError if it is missing or damaged."""

@@ -12,7 +12,7 @@ from tfcseg.errors import DataError, UsageError
 from tfcseg.exports import FORMATS
 from tfcseg.files import parse_json
 from tfcseg.inference.options import checked_options
-from tfcseg.media.source import Source, fingerprint
+from tfcseg.media.source import Source
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import Option, check
 from tfcseg.spelling import known_name, words_of
@@ -201,18 +201,12 @@ class SteadyOptions:
         return open_masks(self.masks, info, self.classes_json, self.void)
 
     @property
-    def places(self) -> list[Path]:
-        """What is read, so that no result is written there."""
-        return [path for path in (self.masks, self.probabilities, self.classes_json) if path is not None]
-
-    def identity(self) -> dict[str, str | int | None]:
-        """What decides the results."""
-        assert self.masks is not None
+    def paths(self) -> dict[str, Path | None]:
+        """What is read, by its name in a run's identity."""
         return {
-            "steadied masks": fingerprint(self.masks),
-            "probabilities": None if self.probabilities is None else fingerprint(self.probabilities),
-            "names of classes": None if self.classes_json is None else fingerprint(self.classes_json),
-            "void": self.void,
+            "steadied masks": self.masks,
+            "probabilities": self.probabilities,
+            "names of classes": self.classes_json,
         }
 
 
@@ -244,7 +238,8 @@ class RunOptions:
 
     def places(self, source: Source) -> list[Path]:
         """Paths that are read, where no result may be written."""
-        return [*source.places, *(self.steady.places if self.steady is not None else [])]
+        masks = [] if self.steady is None else [path for path in self.steady.paths.values() if path is not None]
+        return [*source.places, *masks]
 
     def for_source(self, source: Source) -> RunOptions:
         """Return these options for ``source``; UsageError for options that cannot be used with it."""

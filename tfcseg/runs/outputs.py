@@ -121,8 +121,14 @@ def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: 
     output = OutputDir(Path(directory))
     refuse_inputs((output.path, output.masks, *output.results()), inputs)
     with removed_if_unused(output.path), folder_lock(output.path):
-        if not overwrite:
-            _refuse_results(output)
+        frames = unfinished_frames(output.path)
+        if not overwrite and frames is None:
+            refuse_results(output.own_results())
+        elif not overwrite and output.holds_frames():
+            raise OutputError(
+                f"{str(output.path)!r} holds an unfinished run ({frames} frames done); use --resume to continue it, "
+                "--overwrite to start again, or choose another folder"
+            )
         yield output
 
 
@@ -131,32 +137,17 @@ def is_own(path: Path) -> bool:
     if path.suffix in (".mp4", ".webm", ".mkv"):
         return is_our_video(path)
     if path.name == "classes.json":
-        return _is_own_list(path)
+        with suppress(OSError, ValueError):
+            match parse_json(path.read_bytes()):
+                case [{"index": 0, "name": _, "colour": _}, *_]:
+                    return True
+        return False
     mark = _MARKS.get(path.name) or _MARKS[path.suffix]
     with suppress(OSError), path.open("rb") as file:
         start = file.read(_MARKED_BYTES)
         file.seek(-min(len(mark), os.fstat(file.fileno()).st_size), os.SEEK_END)
         return not start or mark in start or file.read() == mark  # empty: a run failed, or nothing is lost
     return False
-
-
-def _is_own_list(path: Path) -> bool:
-    with suppress(OSError, ValueError):
-        match parse_json(path.read_bytes()):
-            case [{"index": 0, "name": _, "colour": _}, *_]:
-                return True
-    return False
-
-
-def _refuse_results(output: OutputDir) -> None:
-    frames = unfinished_frames(output.path)
-    if frames is None:
-        refuse_results(output.own_results())
-    elif output.holds_frames():
-        raise OutputError(
-            f"{str(output.path)!r} holds an unfinished run ({frames} frames done); use --resume to continue it, "
-            "--overwrite to start again, or choose another folder"
-        )
 
 
 _ATTEMPTS = 100

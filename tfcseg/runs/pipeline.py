@@ -49,7 +49,7 @@ from tfcseg.runs.results import FrameMeasurer, ResultWriter
 from tfcseg.runs.resuming import identify, refuse_other_run
 from tfcseg.runs.sections import segment_sections
 from tfcseg.runs.state import Checkpoint, RunState, unfinished_frames
-from tfcseg.runs.summary import build_report
+from tfcseg.runs.summary import as_drawn, build_report
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import Known, LoadedModel, ModelOnDemand
 from tfcseg.workers import Workers
@@ -130,6 +130,8 @@ def run(
     with in_python_words():
         if isinstance(source, str | Path | int | Source):
             return run_video(source, output, model, wanted, Listener(on_frame))
+        if not isinstance(source, Iterable):
+            raise UsageError(f"source is {type(source).__name__}; give paths, addresses or the number of a camera")
         shared = ModelOnDemand(model, wanted.device, allow_network=allow_network)
         return _run_all(source, output, shared, wanted, on_frame)
 
@@ -289,7 +291,8 @@ def _run_job(
         exported = export_results(job, writer.summary.frames, listener.on_export)
         report = build_report(job, writer, live, exported)
         if writer.recorder:
-            write_page(job.out.report_html, report, writer.recorder, job.mask_names(writer.summary.frames))
+            shown = report if job.given is None else as_drawn(report, job.given)
+            write_page(job.out.report_html, shown, writer.recorder, job.mask_names(writer.summary.frames))
         if job.options.report:
             write_json(job.out.report_json, report)
     except TfcsegError as error:

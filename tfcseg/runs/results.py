@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -21,11 +21,10 @@ from tfcseg.drawing.render import Labels, class_shares, overlay, side_by_side
 from tfcseg.errors import OutputError
 from tfcseg.files import write_json
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.inference.steadied import shown_labels
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.machine import available_cores
 from tfcseg.media.frames import Frame, Image, most_waiting
-from tfcseg.media.masks import MaskWriter, read_mask
+from tfcseg.media.masks import Mask, MaskWriter, read_mask
 from tfcseg.media.writer import Sound, VideoWriter, finish_parts
 from tfcseg.metrics.consistency import ConsistencyMeter, Followed, FrameConsistency, Preset
 from tfcseg.report.schema import FrameRow, FrameTable, columns_for
@@ -69,9 +68,19 @@ class ResultWriter:
             len(self.labels), use_flow=options.flow_consistency, preset=preset, unsure_below=options.unsure_below
         )
         self.videos = Videos(job, checkpoint)
-        self._files = FrameFiles(job, checkpoint)
+        self._pictures = _mask_writers(job)
+        self._files: list[MaskWriter | FrameTable] = [*self._pictures.values()]
+        # A list of classes needs names of the values.
+        self._has_class_list = options.masks and (job.given is None or 0 in job.given.classes.names)
+        if self._has_class_list:
+            write_json(job.out.classes_json, _class_list(job))
+        self._table: FrameTable | None = None
+        if options.frames_csv:
+            columns = columns_for(has_sources=bool(job.info.names), has_before=job.given is not None)
+            self._table = FrameTable(job.out.frames_csv, checkpoint.rows_bytes if checkpoint else 0, columns)
+            self._files.append(self._table)
         self._saver = ThreadPoolExecutor(1, "tfcseg-save")
-        self._saved: Future[None] | None = None
+        self._saved: Future[None] = self._saver.submit(lambda: None)
 
     def replay(self, index: int, image: Image) -> None:
         """Take an image from before the checkpoint: the last one is compared with the next, some are drawn again."""
@@ -80,8 +89,7 @@ class ResultWriter:
             return
         labels = read_mask(self.job.kept_labels(index))
         if is_last:
-            maps = [labels] if given is None else [labels, shown_labels(given, index, labels)]
-            self.measurer.remember(image, maps)
+            self.measurer.remember(image, [labels] if given is None else self.job.compared_values(index))
         if index >= self._part_start:
             self.videos.write(image, labels, class_shares(labels, len(self.labels)))
 
@@ -91,7 +99,7 @@ class ResultWriter:
         if self.job.options.unsure is not None:
             frame = frame.without_unsure(self.job.options.unsure)
         shares = self.measurer.add(frame)
-        self._files.write(frame)
+        self._write_pictures(frame)
         self.videos.write(frame.image, frame.labels, shares)
         self._frames += 1
         self.carried = frame.carried
@@ -106,19 +114,18 @@ class ResultWriter:
     def save(self) -> None:
         """Start saving a point to resume from, if the run can be resumed; ``abort`` waits for it."""
         if self._is_between_groups and self._frames > self._saved_frames and self.job.saves_between_parts:
-            self._record(self.measurer.finished(0))
-            self._wait_until_saved()
             self._begin_to_save()
 
     def close(self) -> None:
         """Complete all files and give the videos their final names."""
         if self._frames > self._part_start:
             self._end_part()
-        self._wait_until_saved()
-        self._files.close()
+        self._saved.result()
+        for file in self._files:
+            file.close()
         self.audio = self.videos.finish(self.part_frames)
         self.outputs = {kind: KINDS[kind] for kind in self.job.options.kinds}
-        if self._files.has_class_list:
+        if self._has_class_list:
             self.outputs["classes"] = self.job.out.classes_json.name
 
     def wall_s(self) -> float:
@@ -130,31 +137,50 @@ class ResultWriter:
         self.measurer.close()
         self._saver.shutdown()
         self.videos.abort()
-        self._files.abort()
+        for file in self._files:
+            with suppress(OutputError):  # the error that is already being raised is the cause
+                file.close()
+
+    def _write_pictures(self, frame: SegmentedFrame) -> None:
+        """Begin to write the pictures of one frame."""
+        for name, writer in self._pictures.items():
+            if name == "confidence":
+                if (confidence := frame.confidence) is not None:
+                    writer.write(frame.index, confidence)
+            elif name == "labels" or frame.steadied is None:
+                writer.write(frame.index, frame.labels)
+            elif frame.steadied.mask is not None and self.job.given is not None:
+                writer.write(frame.index, frame.steadied.mask, self.job.given.form)
 
     def _record(self, measured: Iterable[tuple[SegmentedFrame, NDArray[np.float64], FrameRow]]) -> None:
         for frame, shares, row in measured:
             self.summary.add(row, shares)
             if frame.steadied is not None:
                 self.summary.filled += frame.steadied.is_filled
+                if (mask := frame.steadied.mask) is not None and mask.dtype == np.uint16:
+                    self.summary.add_ids(mask)
             if self.recorder:
                 self.recorder.add(row, shares, frame.image, frame.labels, frame.confidence_grid)
-            self._files.write_row(row)
+            if self._table:
+                names = self.job.info.names
+                self._table.write(replace(row, source=names[row.frame]) if names else row)
 
     def _end_part(self) -> None:
         """Start new parts of the videos; let the saver complete the old ones and then write a checkpoint."""
-        self._record(self.measurer.finished(0))
-        self._wait_until_saved()
-        self._part_start, self._part_legend = self._frames, self.videos.legend_state()
-        self._begin_to_save(self.videos.end_part)
+        legend, self._part_start = self.videos.legend, self._frames
+        self._part_legend = None if legend is None else legend.state()
+        self._begin_to_save(ends_part=True)
 
-    def _begin_to_save(self, end_parts: Callable[[], Callable[[], None]] = lambda: lambda: None) -> None:
-        """Let the saver complete what ``end_parts`` ends, and then write a checkpoint of everything recorded."""
-        frames, carried, pictures = self.summary.frames, self.carried, self._files.pending()
+    def _begin_to_save(self, *, ends_part: bool = False) -> None:
+        """Let the saver complete the parts of videos, if they end here, and then write a checkpoint of all frames."""
+        self._record(self.measurer.finished(0))
+        self._saved.result()
+        frames, carried = self.summary.frames, self.carried
+        pictures = [each for writer in self._pictures.values() for each in writer.pending()]
         checkpoint = Checkpoint(
             frames=frames,
             part_start=self._part_start,
-            rows_bytes=self._files.rows_bytes,
+            rows_bytes=self._table.size_bytes if self._table else 0,
             wall_s=self.wall_s(),
             resumes=self.resumes,
             summary=self.summary.to_json(),
@@ -164,16 +190,19 @@ class ResultWriter:
         if self.recorder and self._state.is_resumable:
             # In a thread that no signal interrupts: half-written zip files print complaints on stderr.
             self._saver.submit(self.recorder.save, self._state.make_pictures(frames)).result()
-        complete_parts = end_parts()  # not before: if the lines above fail, the encoders are still there to be stopped
+        # Not before: if the lines above fail, the encoders are still there to be stopped.
+        parts = self.videos.end_part() if ends_part else []
 
         def save() -> None:
-            complete_parts()
+            for part in parts:
+                part.close()
             for picture in pictures:
                 picture.result()
             if not self._state.is_resumable:
                 return
             # Flushing every mask to disk would be slow. Instead masks are checked when the run resumes.
-            self._files.sync()
+            if self._table:
+                self._table.sync()
             if carried is not None:
                 save_carried(self._state.make_pictures(frames) / CARRIED_NAME, carried)
             self._state.add(checkpoint)
@@ -181,11 +210,6 @@ class ResultWriter:
                 self._state.drop_labels(checkpoint.part_start - self.part_frames - 1)
 
         self._saved = self._saver.submit(save)
-
-    def _wait_until_saved(self) -> None:
-        saved, self._saved = self._saved, None
-        if saved is not None:
-            saved.result()
 
 
 class Videos:
@@ -200,49 +224,36 @@ class Videos:
         self._palette, self._alpha = labels.palette_array(), options.alpha
         self._visible = options.visible(labels)
         always = np.flatnonzero(self._visible).tolist() if options.classes else ()
-        self._legend = Legend(labels, (job.info.height, job.info.width), always) if options.legend else None
-        if self._legend is not None and checkpoint is not None and checkpoint.legend is not None:
-            self._legend.restore(checkpoint.legend)
+        self.legend = Legend(labels, (job.info.height, job.info.width), always) if options.legend else None
+        if self.legend is not None and checkpoint is not None and checkpoint.legend is not None:
+            self.legend.restore(checkpoint.legend)
 
     def write(self, image: Image, labels: Labels, shares: NDArray[np.float64]) -> None:
         """Append one frame, (H, W, 3) RGB, with its (H, W) ``labels`` and the (K,) ``shares`` of its classes."""
         pictures = {"source": image}
         if {*self._names} - {"source"}:
             picture = overlay(image, labels, self._palette, alpha=self._alpha, visible=self._visible)
-            if self._legend is not None:
-                self._legend.draw(picture, shares * self._visible)
+            if self.legend is not None:
+                self.legend.draw(picture, shares * self._visible)
             pictures["overlay"] = picture
         if "side_by_side" in self._names:
             pictures["side_by_side"] = side_by_side([image, picture], ["source", "tfcseg"])
         for name in self._names:
             if name not in self._parts:
-                self._parts[name] = self._new_part(name, pictures[name])
+                self._parts[name] = VideoWriter(
+                    self._job.state.part(name, self._written),
+                    size=(pictures[name].shape[0], pictures[name].shape[1]),
+                    frame_rate=self._job.info.frame_rate,
+                    pixel_aspect=self._job.info.pixel_aspect,
+                    named=getattr(self._job.out, name),
+                )
             self._parts[name].write(pictures[name])
         self._written += 1
 
-    def _new_part(self, name: str, first: Image) -> VideoWriter:
-        info, path = self._job.info, self._job.state.part(name, self._written)
-        return VideoWriter(
-            path,
-            size=(first.shape[0], first.shape[1]),
-            frame_rate=info.frame_rate,
-            pixel_aspect=info.pixel_aspect,
-            named=getattr(self._job.out, name),
-        )
-
-    def legend_state(self) -> dict[str, Any] | None:
-        """State of the legend in JSON types; None without a legend."""
-        return None if self._legend is None else self._legend.state()
-
-    def end_part(self) -> Callable[[], None]:
-        """Let the next frame start new parts; returns a function that completes these, in any thread."""
+    def end_part(self) -> list[VideoWriter]:
+        """Let the next frame start new parts; returns these, to be closed in any thread."""
         parts, self._parts = self._parts, {}
-
-        def complete() -> None:
-            for part in parts.values():
-                part.close()
-
-        return complete
+        return [*parts.values()]
 
     def finish(self, part_frames: int) -> str | None:
         """Join the parts and name the videos; returns what happened to the sound, None without a video."""
@@ -265,72 +276,16 @@ class Videos:
             part.abort()
 
 
-class FrameFiles:
-    """The files that the options of ``job`` ask for; with a ``checkpoint`` the table is continued."""
-
-    def __init__(self, job: Job, checkpoint: Checkpoint | None) -> None:
-        options, palette, out = job.options, job.labels.palette_array(), job.out
-        self._names, self._given = job.info.names, job.given
-        self._writers: dict[str, MaskWriter] = {}
-        self.has_class_list = options.masks and (job.given is None or 0 in job.given.classes.names)
-        """Whether there is a classes.json: it needs names of the values."""
-        if options.masks:
-            self._writers["masks"] = MaskWriter(out.masks, palette, job.mask)
-        if self.has_class_list:
-            write_json(out.classes_json, _class_list(job))
-        if job.keeps_labels:
-            self._writers["labels"] = MaskWriter(job.state.labels, palette)
-        if options.confidence:
-            self._writers["confidence"] = MaskWriter(out.confidence, path_of=job.mask)
-        self._table: FrameTable | None = None
-        if options.frames_csv:
-            columns = columns_for(has_sources=bool(job.info.names), has_before=job.given is not None)
-            self._table = FrameTable(out.frames_csv, checkpoint.rows_bytes if checkpoint else 0, columns)
-
-    def write(self, frame: SegmentedFrame) -> None:
-        """Begin to write the pictures of one frame."""
-        for name, writer in self._writers.items():
-            if name == "confidence":
-                if (confidence := frame.confidence) is not None:
-                    writer.write(frame.index, confidence)
-            elif name == "labels" or frame.steadied is None:
-                writer.write(frame.index, frame.labels)
-            elif frame.steadied.mask is not None and self._given is not None:
-                writer.write(frame.index, frame.steadied.mask, self._given.form)
-
-    def write_row(self, row: FrameRow) -> None:
-        """Write the measurements of one frame."""
-        if self._table:
-            self._table.write(replace(row, source=self._names[row.frame]) if self._names else row)
-
-    @property
-    def rows_bytes(self) -> int:
-        """Size of the table so far."""
-        return self._table.size_bytes if self._table else 0
-
-    def pending(self) -> list[Future[None]]:
-        """Pictures that are still being written."""
-        return [each for writer in self._writers.values() for each in writer.pending()]
-
-    def sync(self) -> None:
-        """Wait until the rows are on disk."""
-        if self._table:
-            self._table.sync()
-
-    @property
-    def _open(self) -> list[MaskWriter | FrameTable]:
-        return [*self._writers.values(), *([] if self._table is None else [self._table])]
-
-    def close(self) -> None:
-        """Complete the files."""
-        for writer in self._open:
-            writer.close()
-
-    def abort(self) -> None:
-        """End writing; finished files stay."""
-        for writer in self._open:
-            with suppress(OutputError):  # the error that is already being raised is the cause
-                writer.close()
+def _mask_writers(job: Job) -> dict[str, MaskWriter]:
+    """Writers of the pictures of frames that the options of ``job`` ask for, or that are needed to resume it."""
+    palette, writers = job.labels.palette_array(), {}
+    if job.options.masks:
+        writers["masks"] = MaskWriter(job.out.masks, palette, job.mask)
+    if job.keeps_labels:
+        writers["labels"] = MaskWriter(job.state.labels, palette)
+    if job.options.confidence:
+        writers["confidence"] = MaskWriter(job.out.confidence, path_of=job.mask)
+    return writers
 
 
 def _class_list(job: Job) -> list[dict[str, Any]]:
@@ -338,8 +293,9 @@ def _class_list(job: Job) -> list[dict[str, Any]]:
     that their values meant, with the colours that they are drawn with."""
     names, palette = job.labels.names, job.labels.palette
     if job.given is not None:
+        drawn = [(*palette, (0, 0, 0))[label] for label in job.given.labels_of_values.tolist()]
         named = sorted(job.given.classes.names.items())
-        return [{"index": index, "name": name, "colour": palette[index % len(palette)]} for index, name in named]
+        return [{"index": index, "name": name, "colour": drawn[index % len(drawn)]} for index, name in named]
     entries = enumerate(zip(names, palette, strict=True))
     classes = [{"index": index, "name": name, "colour": colour} for index, (name, colour) in entries]
     nothing = {"index": NO_CLASS, "name": "no class", "colour": (0, 0, 0)}
@@ -364,8 +320,8 @@ class FrameMeasurer:
         self._followed: dict[int, Future[Followed | None]] = {}
         self._pending: deque[tuple[SegmentedFrame, NDArray[np.float64], Future[Followed | None] | None]] = deque()
 
-    def remember(self, image: Image, maps: Sequence[NDArray[np.uint8]]) -> None:
-        """Set the (H, W, 3) image and (H, W) labels that the next frame's are compared with."""
+    def remember(self, image: Image, maps: Sequence[Mask]) -> None:
+        """Set the (H, W, 3) image and (H, W) labels or values that the next frame's are compared with."""
         self._meter.follow(image)
         self._meter.compare(maps, None)
 
@@ -395,7 +351,7 @@ class FrameMeasurer:
             if len(self._pending) <= max_pending and followed is not None and not followed.done():
                 return
             frame, shares, _ = self._pending.popleft()
-            maps = [frame.labels] if frame.steadied is None else [frame.labels, frame.steadied.given]
+            maps = [frame.labels] if frame.steadied is None else frame.steadied.compared
             changes = self._meter.repeat() if followed is None else self._meter.compare(maps, followed.result())
             if frame.is_stand_in:  # a frame that was never seen is not a steady one
                 changes = [FrameConsistency(None, None)] * len(maps)

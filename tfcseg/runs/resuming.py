@@ -15,7 +15,7 @@ from tfcseg.errors import FinishedError, OutputError
 from tfcseg.files import parse_json, to_json
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.ffmpeg import ffmpeg_path
-from tfcseg.media.source import Source
+from tfcseg.media.source import Source, fingerprint
 from tfcseg.runs.options import RunOptions
 from tfcseg.runs.outputs import OutputDir
 from tfcseg.runs.state import Identity, RunState
@@ -45,8 +45,11 @@ def identify(source: Source, model: Known, run: RunOptions) -> Identity | None:
         "exclude": _class_names(model.labels, results.exclude),
         "palette": None if results.palette is None else sha256(model.labels.palette_array().tobytes()).hexdigest(),
         "export": ", ".join(results.formats),
-        **({} if run.steady is None else run.steady.identity()),
     }
+    if run.steady is not None:
+        for name, path in run.steady.paths.items():
+            identity[name] = None if path is None else fingerprint(path)
+        identity["void"] = run.steady.void
     found: Identity = to_json({name.replace("_", " "): value for name, value in identity.items()})
     return found
 
@@ -93,7 +96,7 @@ def _finished_run(out: OutputDir) -> Identity | None:
         match parse_json(out.report_json.read_bytes()):
             case {"run": dict(identity)}:
                 return identity
-    return RunState(out.state).finished()
+    return RunState(out.state).identity(is_finished=True)
 
 
 def _shown(value: object) -> str:

@@ -1,6 +1,6 @@
 """One video on several workers: they segment sections of it, and this process draws and writes the results.
 
-The labels of a section also depend on the end of the section before (`Section`) and on the frames up to the next
+The labels of a section also depend on the end of the section before (`SECTION_PARTS`) and on the frames up to the next
 keyframe after it, so a worker reads these, too. It seeks to them. This process decodes all frames for drawing, and
 compares checksums of every picture; if a worker saw other pictures, it decodes everything before as well.
 """
@@ -81,8 +81,8 @@ class SectionJob:
         """First frame that is needed: where keyframes are weighed, where the end of the section before begins."""
         return self.first if self.inference.sides == "one" else max(0, self.first - self.part_frames)
 
-    def __call__(self, model: ModelOnDemand) -> list[PackedFrame]:
-        """Segment the frames; none if the video ends before them."""
+    def __call__(self, model: ModelOnDemand) -> dict[int, PackedFrame]:
+        """Segment the frames: by index; none if the video ends before them."""
         network = IntervalNetwork(model.loaded, self.inference)
         skipped = self.first_read if self.start_s is None else 0
         range_s = {} if self.start_s is None else {"start_s": self.start_s}
@@ -90,8 +90,8 @@ class SectionJob:
             source = Source.of(self.source, allow_network=self.options.allow_network)
             frames = open_frames(source, **(self.options.decoding | range_s))
         except InputError:  # the process that reads all frames reports why, or has ended
-            return []
-        packed: list[PackedFrame] = []
+            return {}
+        packed: dict[int, PackedFrame] = {}
         with frames, closing(prefetch_frames(frames)) as read:
             wanted = islice(read, skipped, None)
             numbered = (replace(frame, index=frame.index + self.first_read - skipped) for frame in wanted)
@@ -99,7 +99,7 @@ class SectionJob:
                 if frame.index >= self.stop:
                     break
                 if frame.index >= self.first:
-                    packed.append(PackedFrame.of(frame, self.part_frames))
+                    packed[frame.index] = PackedFrame.of(frame, self.part_frames)
         return packed
 
 
@@ -130,10 +130,10 @@ def segment_sections(frames: Iterator[Frame], job: Job, crew: Workers[Any]) -> G
         found: dict[int, PackedFrame] = {}
         for frame in chain([first], frames):
             if frame is first or frame.index % length == 0:
-                found = _by_index(next(results))
+                found = next(results)
                 if not _shows(found.get(frame.index), frame):
                     seeks = False
-                    found = _by_index(*crew.in_order([section(frame.index // length)]))
+                    (found,) = crew.in_order([section(frame.index // length)])
             packed = found.pop(frame.index, None)
             if packed is None or not _shows(packed, frame):
                 raise InputError(
@@ -141,10 +141,6 @@ def segment_sections(frames: Iterator[Frame], job: Job, crew: Workers[Any]) -> G
                     "with --resume"
                 )
             yield replace(packed.unpacked(frame), label_set=job.network.labels)
-
-
-def _by_index(packed: list[PackedFrame]) -> dict[int, PackedFrame]:
-    return {each.frame.index: each for each in packed}
 
 
 def _shows(packed: PackedFrame | None, frame: Frame) -> bool:

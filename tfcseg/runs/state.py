@@ -46,18 +46,14 @@ class RunState:
     """The state folder of a run. Raises OutputError if something in it cannot be read or written."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.labels = folder, folder / _LABELS_NAME  # the latter for redrawing parts without masks
         self.is_resumable = False  # whether ``begin`` was given an identity; without one, nothing is kept
 
-    def identity(self) -> Identity | None:
-        """Identity of the unfinished run in this folder; None if there is none."""
+    def identity(self, *, is_finished: bool = False) -> Identity | None:
+        """Identity of the unfinished run in this folder, or of a finished one without a report; None if there is
+        none."""
         content = self._read()
-        return None if content.get("is_finished") else content.get("run")
-
-    def finished(self) -> Identity | None:
-        """Identity of a finished run without a report in this folder; None if there is none."""
-        content = self._read()
-        return content.get("run") if content.get("is_finished") else None
+        return content.get("run") if content.get("is_finished", False) == is_finished else None
 
     def checkpoints(self) -> list[Checkpoint]:
         """The newest checkpoints of the unfinished run, in order."""
@@ -98,11 +94,6 @@ class RunState:
     def part(self, name: str, first_frame: int) -> Path:
         """File of the part of video ``name`` that begins with this frame."""
         return self.folder / f"{name}-{first_frame:08d}.mp4"
-
-    @property
-    def labels(self) -> Path:
-        """Folder of labels for redrawing parts, if masks are not written."""
-        return self.folder / _LABELS_NAME
 
     def drop_labels(self, before: int) -> None:
         """Remove the labels of earlier frames, if there are any."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.exports.export import Exported
-from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.mask_folder import MaskFolder
+from tfcseg.media.masks import Mask, count_values
 from tfcseg.media.streams import NewestFrames
 from tfcseg.metrics.consistency import PhaseChanges
 from tfcseg.model.options import InferenceOptions
@@ -29,6 +28,7 @@ from tfcseg.report.schema import (
     SteadyFacts,
     model_facts,
 )
+from tfcseg.spelling import first_of
 from tfcseg.weights.convert import DESCRIPTION
 from tfcseg.weights.loading import Known
 
@@ -36,10 +36,7 @@ if TYPE_CHECKING:
     from tfcseg.runs.job import Job
     from tfcseg.runs.results import ResultWriter
 
-_OF_ALL = (
-    *("label_change", "flow_consistency", "confidence", "unsure"),
-    *("label_change_before", "flow_consistency_before"),
-)
+_OF_ALL = ("label_change", "flow_consistency", "confidence", "unsure", "label_change_before", "flow_consistency_before")
 _OF_COMPUTED = ("similarity", "updated_fraction")  # measured quantities by the frames that they are the mean of
 
 
@@ -53,6 +50,8 @@ class Summary:
     """Frames that repeat the picture of the one before. The fields below count the others."""
     keyframes: int = 0
     filled: int = 0  # frames without a mask that got one
+    ids: dict[str, float] = field(default_factory=dict)
+    """Sums of the shares of ids in masks of 16 bits, since several ids have one label."""
     totals: dict[str, float] = field(default_factory=dict)
     """Sums by what was measured: columns of frames.csv, ``keyframe_ms`` and ``non_keyframe_ms``."""
     counts: dict[str, int] = field(default_factory=dict)  # how many values each sum is of
@@ -82,6 +81,12 @@ class Summary:
         self.phases.add(is_keyframe=row.is_keyframe, label_change=row.label_change)
         self.measure("keyframe_ms" if row.is_keyframe else "non_keyframe_ms", row.model_ms)
 
+    def add_ids(self, mask: Mask) -> None:
+        """Add the (H, W) ids of one frame."""
+        counts = count_values(mask)
+        for value in np.flatnonzero(counts).tolist():
+            self.ids[str(value)] = self.ids.get(str(value), 0.0) + float(counts[value] / mask.size)
+
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON types without losing precision."""
         return asdict(self) | {"shares": self.shares.tolist()}
@@ -105,7 +110,16 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
     misses = not card.measured or (options.sides == "one" and options.threshold > 0)
     if not card.config.repairs and misses and options.mode == "tfc" and options.uses_memory:
         warnings.append(f"model {card.name} is {DESCRIPTION}")
+    steady = None
     if job.given is not None:
+        steady = SteadyFacts(
+            masks=str(job.given.path),
+            void=job.given.void,
+            given=len(job.given.files),
+            filled=summary.filled,
+            label_change=mean("label_change_before"),
+            flow_consistency=mean("flow_consistency_before"),
+        )
         missing = summary.frames - len(job.given.files)
         left = missing - summary.filled
         if missing:
@@ -135,10 +149,10 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
             job.model.temperature,
             job.model.calibration_error,
         ),
-        classes=_class_facts(job.labels, summary),
+        classes=_class_facts(job, summary),
         outputs=writer.outputs | exported.files,
         warnings=tuple(warnings),
-        steady=None if job.given is None else _steady_facts(job.given, summary),
+        steady=steady,
         run=job.identity,
     )
 
@@ -170,17 +184,6 @@ def _input_facts(job: Job, writer: ResultWriter, live: NewestFrames | None) -> I
     )
 
 
-def _steady_facts(masks: MaskFolder, summary: Summary) -> SteadyFacts:
-    return SteadyFacts(
-        masks=str(masks.path),
-        void=masks.void,
-        given=len(masks.files),
-        filled=summary.filled,
-        label_change=summary.mean("label_change_before"),
-        flow_consistency=summary.mean("flow_consistency_before"),
-    )
-
-
 def _speed_facts(job: Job, writer: ResultWriter) -> SpeedFacts:
     summary, wall_s = writer.summary, writer.wall_s()
     # A live source repeats frames in place of late ones, which does not count as speed.
@@ -196,10 +199,29 @@ def _speed_facts(job: Job, writer: ResultWriter) -> SpeedFacts:
     )
 
 
-def _class_facts(labels: LabelSet, summary: Summary) -> tuple[ClassFacts, ...]:
-    shares = summary.shares / max(1, summary.frames)
+def _class_facts(job: Job, summary: Summary) -> tuple[ClassFacts, ...]:
+    names: Mapping[int, str] = dict(enumerate(job.labels.names))
+    totals = dict(enumerate(summary.shares.tolist()))
+    if job.given is not None and summary.ids:
+        names = job.given.classes.names
+        totals = {int(value): total for value, total in summary.ids.items() if int(value) != job.given.void}
+    frames = max(1, summary.frames)
     return tuple(
-        ClassFacts(index, name, float(share))
-        for index, (name, share) in enumerate(zip(labels.names, shares, strict=True))
-        if share > 0 and math.isfinite(share)
+        ClassFacts(index, names.get(index, f"{index}"), total / frames)
+        for index, total in sorted(totals.items())
+        if total > 0
+    )
+
+
+def as_drawn(report: Report, given: MaskFolder) -> Report:
+    """The ``report`` with classes as they are drawn: ids of instances share labels."""
+    ids: dict[int, list[ClassFacts]] = {}
+    for each in report.classes:
+        ids.setdefault(int(given.labels_of_values[each.index]), []).append(each)
+    return replace(
+        report,
+        classes=tuple(
+            ClassFacts(label, first_of([each.name for each in same], 3, " or "), sum(each.share for each in same))
+            for label, same in sorted(ids.items())
+        ),
     )
