@@ -295,13 +295,6 @@ def test_wrong_values_are_told_before_results_that_are_there(clip, weights, tmp_
     assert said in call("run", clip, "-o", tmp_path, "-m", weights, *options).error
 
 
-def test_a_file_that_looks_like_an_option_is_hinted_at(clip, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "-dash.mp4").write_bytes(clip.read_bytes())
-    said = "no such option: -d; for the file '-dash.mp4' write './-dash.mp4'; see tfcseg run --help"
-    assert call("run", "-dash.mp4").error == said
-
-
 @pytest.mark.parametrize("kind", ["missing", "text", "empty", "no_moov"])
 def test_what_is_no_video_gets_one_line_and_leaves_nothing(clip, weights, tmp_path, kind):
     source = tmp_path / "input.mp4"
