@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import re
-import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,12 +101,6 @@ def _reported() -> Iterator[None]:
         _exit_with(error if isinstance(error, TfcsegError) else UsageError(_explain(error)))
     except KeyboardInterrupt:
         _exit_with(Interrupted("interrupted; unfinished files were removed"))
-    except BrokenPipeError:
-        if not _reader_has_left():
-            raise
-        # Python would otherwise complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit from None
     except typer.Exit:
         raise
     except Exception as error:
@@ -131,13 +123,3 @@ def _explain(error: Exception) -> str:
     message = found.format_message().rstrip(".")
     command = "tfcseg" if found.ctx is None else found.ctx.command_path
     return f"{message[:1].lower()}{message[1:]}; see {command} --help"
-
-
-def _reader_has_left() -> bool:
-    """Whether the reader of stdout has gone, as with ``| head``."""
-    try:
-        watch = select.poll()
-        watch.register(sys.stdout.fileno(), 0)  # errors are reported without asking
-        return bool(watch.poll(0))
-    except OSError:  # not a file
-        return False
