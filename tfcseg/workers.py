@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.files import errors_as
 from tfcseg.machine import available_cores, keep_freed_memory
 from tfcseg.options import Option
 
@@ -58,21 +59,13 @@ class _Worker:
         try:
             if self._do is None:
                 keep_freed_memory()
-                _enter(self._folder)
+                cannot = f"{os.uname().nodename} cannot enter {self._folder!r}"
+                with errors_as(TfcsegError, cannot, "; all machines need the same folders"):
+                    os.chdir(self._folder)  # paths may be relative
                 self._do = self._make()
             return self._do(job)
         except TfcsegError as error:
             return error
-
-
-def _enter(folder: str) -> None:
-    """Change to the folder in which the command was called, since its paths may be relative."""
-    try:
-        os.chdir(folder)
-    except OSError as error:
-        raise TfcsegError(
-            f"{os.uname().nodename} cannot enter {folder!r} ({error.strerror}); all machines need the same folders"
-        ) from None
 
 
 class Workers(Generic[_Job]):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import fields
 
 import numpy as np
@@ -16,6 +17,7 @@ import tfcseg
 from tests.helpers.command_line import call, interruptible
 from tests.helpers.media import LOSSLESS, folder_of_images, numbered_images, run_ffmpeg, write_clip, write_video
 from tests.helpers.tiny_model import NAMES, moving_images, write_tiny_model
+from tfcseg.cli.run import _listener
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import probe, read_frames
 from tfcseg.report.schema import OptionFacts
@@ -410,3 +412,20 @@ def test_help_does_not_load_torch(monkeypatch):
     help_text = call("run", "--help")
     assert help_text.returncode == 0
     assert "--keyframe-interval" in help_text.stdout
+
+
+def test_the_speed_of_a_resumed_run_counts_its_own_frames(clip, monkeypatch):
+    told = []
+
+    @contextmanager
+    def progress(*, shown):
+        yield lambda *arguments: told.append(arguments)
+
+    monkeypatch.setattr("tfcseg.cli.run.progress", progress)
+    info = probe(clip)
+    with _listener(shown=True) as listener:
+        time.sleep(0.05)
+        for frame in list(read_frames(clip))[-2:]:
+            listener.on_frame(frame, info)
+    assert [arguments[1] for arguments in told] == [FRAMES - 1, FRAMES]
+    assert float(told[-1][-1].removesuffix(" fps")) <= 2 / 0.05

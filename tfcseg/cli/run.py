@@ -219,11 +219,13 @@ def _listener(*, shown: bool) -> Iterator[Listener]:
     """A bar for the frames, with their speed, and one for each export."""
     from tfcseg.runs.pipeline import Listener
 
-    started_s = time.monotonic()
+    started_s, done = time.monotonic(), 0
     with progress(shown=shown) as on_progress:
 
         def on_frame(frame: Any, info: Any) -> None:
-            speed = (frame.index + 1) / max(time.monotonic() - started_s, 1e-3)
+            nonlocal done
+            done += 1  # a resumed run begins with a later frame
+            speed = done / max(time.monotonic() - started_s, 1e-3)
             name = info.source.path.name if info.source.is_on_disk else info.source.name
             on_progress(name or info.source.name, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
 

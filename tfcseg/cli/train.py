@@ -126,25 +126,19 @@ def adapt_command(
         raise UsageError(f"{str(output)!r} is not a weights file; give one that ends in .safetensors")
     from tfcseg.adaptation.adapt import adapt, work_folder
     from tfcseg.files import claimed_files
-    from tfcseg.training.run import TrainListener
 
     measured_on = validate or []
-
-    def show(record: dict[str, Any]) -> None:
-        if not (printing.quiet or is_terminal()):  # a terminal has bars
-            print_line(describe(record))
-
     try:
         with (
             claimed_files(output.parent, [output.name], inputs=[*videos, *measured_on], overwrite=overwrite),
-            progress(shown=not printing.quiet) as on_progress,
+            _listener(shown=not printing.quiet) as listener,
         ):
             result = adapt(
                 *(videos, choice.model, output, numbers),
                 validate=measured_on,
                 device=device,
                 overwrite=overwrite,
-                listener=TrainListener(on_progress, show, print_warning),
+                listener=listener,
             )
     except KeyboardInterrupt:
         kept = f"progress is kept in {work_folder(output)}; run the same command again to continue"

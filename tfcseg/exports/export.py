@@ -9,8 +9,9 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
@@ -30,8 +31,6 @@ from tfcseg.media.writer import LOSSLESS_GRAY, WITH_ALPHA, VideoWriter
 from tfcseg.options import OnProgress
 
 logger = logging.getLogger(__name__)
-
-_IS_IT = "is it the same video?"
 
 _AT_ONCE = 4
 """Classes whose videos are encoded in one pass: bounds memory and processes, whatever the number of classes."""
@@ -166,8 +165,7 @@ _WRITERS: Mapping[str, _Writer] = {
 @contextmanager
 def _scratch(folder: Path) -> Iterator[None]:
     """Make an empty folder for the block, and remove it afterwards."""
-    with suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         yield
@@ -208,15 +206,13 @@ def _write_some_mattes(video: LabelledVideo, classes: Sequence[int], scratch: Pa
                 VideoWriter(scratch / alpha, WITH_ALPHA, named=folder / alpha, **video.encoding)
             )
             writers.append((index, matte, cutout))
-        for number, labels in enumerate(video.read_labels()):
-            image = _next_image(images, number, len(video.masks), video.size)
+        for number, (image, labels) in enumerate(zip_longest(images, video.read_labels())):
+            _check_image(image, number, video)
             for index, matte, cutout in writers:
                 mask = np.multiply(labels == index, 255, dtype=np.uint8)
                 matte.write(cv2.merge([mask, mask, mask]))
                 cutout.write(cut_out(image, mask))
             yield number + 1
-        if next(images, None) is not None:
-            raise InputError(f"the source has more than the {len(video.masks)} frames of the masks; {_IS_IT}")
 
 
 def cut_out(image: Image, mask: Labels) -> Image:
@@ -226,11 +222,15 @@ def cut_out(image: Image, mask: Labels) -> Image:
     return np.dstack([cv2.bitwise_and(image, image, mask=near), mask])
 
 
-def _next_image(images: Iterator[Image], number: int, frames: int, size: tuple[int, int]) -> Image:
-    image = next(images, None)
+def _check_image(image: Image | None, number: int, video: LabelledVideo) -> None:
+    """Raise InputError for a frame that cannot be that of the mask ``number``."""
     if image is None:
-        raise InputError(f"the source ends after {number} frames, there are masks of {frames}; {_IS_IT}")
-    if image.shape[:2] != size:
-        found, wanted = (f"{width}×{height}" for height, width in (image.shape[:2], size))
-        raise InputError(f"frame {number} of the source is {found}, its mask {wanted}; {_IS_IT}")
-    return image
+        problem = f"the source ends after {number} frames, there are masks of {len(video.masks)}"
+    elif number == len(video.masks):
+        problem = f"the source has more than the {number} frames of the masks"
+    elif image.shape[:2] != video.size:
+        found, wanted = (f"{width}×{height}" for height, width in (image.shape[:2], video.size))
+        problem = f"frame {number} of the source is {found}, its mask {wanted}"
+    else:
+        return
+    raise InputError(f"{problem}; is it the same video?")
