@@ -1,11 +1,13 @@
 """What people type after options, in every customary form."""
 
 import json
+from io import StringIO
 
 import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tests.helpers.command_line import call
 from tests.helpers.media import write_clip
@@ -160,3 +162,13 @@ def test_decisions_say_once_what_became_of_the_sound(weights, tmp_path):
     done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--no-flow-consistency", "-v", "-q")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("overlay.mp4: H.264; sound: ") == 1
+
+
+def test_models_fit_a_terminal_of_80_columns(monkeypatch):
+    printed = StringIO()
+    console = Console(width=80, file=printed, force_terminal=True, color_system=None)
+    monkeypatch.setattr("tfcseg.cli.console.Console", lambda **options: console)
+    assert call("models").returncode == 0
+    lines = printed.getvalue().splitlines()
+    assert any(line.startswith("tfc-mosaic *") for line in lines)
+    assert max(map(len, lines)) <= 80

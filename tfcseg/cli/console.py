@@ -131,7 +131,7 @@ def new_table(headings: Iterable[str | Text]) -> Table:
 
     Where a console is narrow, names and headings are wrapped; numbers are never cut.
     """
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column, heading in enumerate(headings):
         table.add_column(heading, justify="right" if column else "left", no_wrap=bool(column))
     return table

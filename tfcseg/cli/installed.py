@@ -65,9 +65,11 @@ def _print(findings: Sequence[Finding], broken: Sequence[str]) -> None:
 
 _SCORES = {"mIoU": "tfc_miou", "VC8": "tfc_vc8", "VC16": "tfc_vc16"}
 _MEANING = """\
-* the default. In percent, in mode tfc, on {data}. mIoU (accuracy) is over the
-classes that both the model and these data have, so it does not compare models of different classes. VC: share of the
-pixels whose label stays the same over 8 or 16 frames where the true label does. tfcseg models NAME describes one."""
+* the default. In percent, in mode tfc, on {data}.
+mIoU (accuracy) is over the classes that both the model and these data have, so
+it does not compare models of different classes. VC: share of the pixels whose
+label stays the same over 8 or 16 frames where the true label does.
+tfcseg models NAME describes one."""
 
 
 def models_command(
@@ -144,7 +146,7 @@ def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("size", f"{facts['parameters'] / 1e6:.1f} M parameters, {facts['size_bytes'] / 1e6:.1f} MB"),
         ("backbone", f"{config.backbone}, for frames of {card.preprocessing.size} px on the short side"),
         ("method", describe_method(used)),
-        ("measured", f"{', '.join(scores)} on {card.measured.get('data')}" if scores else "nothing"),
+        ("measured", f"{', '.join(scores)} on {card.measured.get('data', 'unnamed data')}" if scores else "nothing"),
         ("classes", f"{len(card.labels)} ({card.labels.name})"),
     ]
 
