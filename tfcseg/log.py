@@ -20,6 +20,7 @@ ROOT = logging.getLogger("tfcseg")
 PYTHON_WARNINGS = logging.getLogger("py.warnings")
 """Logger that ``logging.captureWarnings`` sends other libraries' warnings to."""
 
+_START = b'{"time":'
 _PLAIN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -53,7 +54,7 @@ class JsonLines(logging.Handler):
             self._file = path.open("a+b", buffering=0)
         if path.is_file():
             self._file.seek(0)
-            if self._file.read(1) not in (b"", b"{"):
+            if self._file.read(len(_START)) not in (b"", _START):
                 self._file.close()
                 raise UsageError(f"{str(path)!r} exists and is not a log of JSON lines; choose another --log-file")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,8 +49,6 @@ def command(
         print(visible(str(folder / name)))
 
 
-_FRAME_SIZE = "1280x720"
-
 ConvertSource = Annotated[
     str,
     typer.Argument(
@@ -62,9 +60,12 @@ ConvertOutput = Annotated[Path, typer.Argument(metavar="OUT", help="File to writ
 Name = Annotated[str | None, typer.Option(help="Name of the model in its card.", show_default="the source's")]
 Licence = Annotated[str | None, typer.Option(help="Licence of the weights in the card.", show_default="the source's")]
 FrameSize = Annotated[
-    str | None,
+    Any,  # typer would take a tuple for two arguments
     typer.Option(
-        help="ONNX: size of the frames that are to be segmented.", show_default=_FRAME_SIZE, metavar="WIDTHxHEIGHT"
+        help="ONNX: size of the frames that are to be segmented.",
+        show_default="1280x720",
+        parser=options.frame_size,
+        metavar="WIDTHxHEIGHT",
     ),
 ]
 Size = Annotated[
@@ -99,9 +100,9 @@ def convert_command(
             raise UsageError("--name and --licence are for .safetensors; ONNX graphs have those of the model")
         from tfcseg.inference.onnx_graphs import non_keyframe_path, write_onnx
 
-        wanted, second = options.frame_size(frame_size or _FRAME_SIZE), non_keyframe_path(output)
+        second = non_keyframe_path(output)
         with claimed_files(output.parent, [output.name, second.name], inputs=[source], overwrite=overwrite):
-            agreement = write_onnx(source, output, wanted, size)
+            agreement = write_onnx(source, output, frame_size or (720, 1280), size)
         if not printing.quiet:
             print_line(f"{agreement:.2%} of the labels in a test are those of PyTorch (one side, no sparse attention)")
         print(visible(str(output)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tfcseg.cli import options
-from tfcseg.cli.console import facts_table, is_terminal, new_table, plain, print_json, print_results, stderr
+from tfcseg.cli.console import facts_table, new_table, plain, print_json, print_results, stderr
 from tfcseg.files import to_json
 from tfcseg.report.html import shown_number as number
 from tfcseg.spelling import visible
@@ -39,9 +38,8 @@ def doctor_command(
     """
     from tfcseg.doctor.checks import SCHEMA, examine
 
-    waiting: AbstractContextManager[Any] = stderr.status("examining") if is_terminal() else nullcontext()
-    with waiting as status:
-        findings = examine(lambda name: status.update(visible(f"examining: {name}")) if status else None)
+    with stderr.status("examining") as status:
+        findings = examine(lambda name: status.update(f"examining: {name}"))
     broken = [finding.name for finding in findings if finding.status == "broken"]
     if as_json:
         print_json({"schema": SCHEMA, "is_healthy": not broken, "findings": to_json(findings)})

@@ -12,7 +12,7 @@ import typer
 from tfcseg.cli import options
 from tfcseg.cli.console import OnProgress, fail_if_incomplete, measured, print_line
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.program import Command
+from tfcseg.cli.program import Command, Program
 from tfcseg.evaluation.scope import Scope
 from tfcseg.model.options import MODE_VARIANTS, PAPER_OPTIONS, InferenceOptions
 from tfcseg.research import tables as markdown
@@ -23,7 +23,7 @@ from tfcseg.weights.device import DeviceOptions
 if TYPE_CHECKING:
     from tfcseg.research.calibration import Calibration
 
-app = typer.Typer(help="Reproduce the paper's tables; measure and publish models.", rich_markup_mode=None)
+app = typer.Typer(cls=Program, help="Reproduce the paper's tables; measure and publish models.", rich_markup_mode=None)
 
 _SETTINGS = ("paper", "model")
 _STILLS = "folders with images/, masks/ (value = id, 0 = void) and, in them or above, classes.json {id: name}."
