@@ -17,8 +17,6 @@ from tfcseg.errors import UsageError
 from tfcseg.files import output_errors, to_json
 
 ROOT = logging.getLogger("tfcseg")
-PYTHON_WARNINGS = logging.getLogger("py.warnings")
-"""Logger that ``logging.captureWarnings`` sends other libraries' warnings to."""
 
 _START = b'{"time":'
 _PLAIN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -97,13 +95,13 @@ def json_record(record: logging.LogRecord) -> dict[str, Any]:
 
 def listen(handler: logging.Handler) -> Callable[[], None]:
     """Attach ``handler`` to ``tfcseg`` and to other libraries' warnings; returns a function that detaches it."""
-    level = ROOT.level
+    level, loggers = ROOT.level, (ROOT, logging.getLogger("py.warnings"))  # the second is that of captureWarnings
     ROOT.setLevel(logging.INFO)
-    for logger in (ROOT, PYTHON_WARNINGS):
+    for logger in loggers:
         logger.addHandler(handler)
 
     def stop() -> None:
-        for logger in (ROOT, PYTHON_WARNINGS):
+        for logger in loggers:
             logger.removeHandler(handler)
         ROOT.setLevel(level)
         handler.close()

@@ -7,9 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from tfcseg.errors import UsageError
 
-_CLOSE = 0.5
-"""Minimum similarity (0 to 1) of a suggestion."""
-
 
 def find_name(word: str, known: Sequence[str]) -> str | None:
     """Find ``word`` among ``known``, ignoring case and surrounding blanks; None if it is not there."""
@@ -36,7 +33,7 @@ def known_name(what: str, word: str, known: Sequence[str]) -> str:
 def hint(word: str, known: Sequence[str]) -> str:
     """Return ``did you mean …?`` with the closest name, or ``there are …`` with all of them."""
     spelt = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(word.casefold(), spelt, n=1, cutoff=_CLOSE)
+    close = difflib.get_close_matches(word.casefold(), spelt, n=1, cutoff=0.5)
     return f"did you mean {spelt[close[0]]}?" if close else f"there are {', '.join(known)}"
 
 

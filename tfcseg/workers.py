@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -25,8 +26,6 @@ _Job = TypeVar("_Job")
 
 LOCAL = "local"
 _MOST_DEATHS = 3  # workers that die over one job, before it is given up: too little memory, most of the time
-
-_CONNECT_S = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -93,18 +92,14 @@ class Workers(Generic[_Job]):
         """
         import ray
 
-        rest = enumerate(jobs)
-        upcoming = next(rest, None)
+        fresh = ((number, job, 0) for number, job in enumerate(jobs))
+        waiting = deque(islice(fresh, 1))  # and those that were lost, with how many workers died over each
         free = deque([*range(len(self._actors))] * queued)
-        lost: deque[tuple[int, _Job, int]] = deque()
         running: dict[Any, tuple[int, _Job, int, int, Any]] = {}
         while True:
-            while free and (lost or (upcoming is not None and may_begin(upcoming[0]))):
-                if lost:
-                    number, job, deaths = lost.popleft()
-                else:
-                    assert upcoming is not None
-                    (number, job), deaths, upcoming = upcoming, 0, next(rest, None)
+            while free and waiting and (waiting[0][2] or may_begin(waiting[0][0])):
+                number, job, deaths = waiting.popleft()
+                waiting.extend(islice(fresh, not waiting))
                 place = free.popleft()
                 actor = self._actors[place]
                 running[actor.do.remote(job)] = number, job, deaths, place, actor
@@ -119,7 +114,7 @@ class Workers(Generic[_Job]):
                 logger.info("a worker died: %s", " ".join(str(error).split()))
                 self._replace(place, actor)
                 if deaths + 1 < _MOST_DEATHS:
-                    lost.append((number, again(job), deaths + 1))
+                    waiting.appendleft((number, again(job), deaths + 1))
                     continue
                 answer = TfcsegError(f"{_MOST_DEATHS} workers died over it; they may lack memory")
             yield number, answer
@@ -215,7 +210,7 @@ def _refuse_absent(address: str) -> None:
     """Raise OSError if nothing answers at HOST:PORT: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _shares(

@@ -20,7 +20,6 @@ from tfcseg.cli.console import (
     progress,
 )
 from tfcseg.cli.groups import Without, grouped, names_of
-from tfcseg.cli.options import whole_numbers
 from tfcseg.comparison import DEFAULT_MODES
 from tfcseg.errors import UsageError
 from tfcseg.evaluation.scope import Scope
@@ -54,7 +53,7 @@ Frames = Annotated[
     typer.Option(
         help="Only draw these frames (counted from 0) in one picture, -o FILE: source, labels by image and by tfc, "
         "similarity, updated points if there are any.",
-        callback=whole_numbers,
+        callback=options.whole_numbers,
     ),
 ]
 Baseline = Annotated[

@@ -72,12 +72,6 @@ def split_list(values: Sequence[str] | None) -> list[str]:
     return words
 
 
-def refuse_empty_list(values: Sequence[str] | None) -> Sequence[str] | None:
-    """Return ``values`` as they are, for an option's ``callback``; refuse a list of commas alone."""
-    split_list(values)
-    return values
-
-
 def names_in(known: Known) -> Sequence[str]:
     """The names themselves."""
     return known() if callable(known) else known

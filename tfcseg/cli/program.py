@@ -20,8 +20,6 @@ from tfcseg.spelling import hint
 # typer uses click's exceptions or, in later versions, its own copies; this is the usage error in either case.
 _TyperUsageError = cast("type[Exception]", typer.BadParameter.__base__)
 logger = logging.getLogger(__name__)
-_NO_PLACE = {errno.EACCES, errno.ENAMETOOLONG}
-"""What the system says of a path, wherever it is looked at."""
 
 
 class Command(TyperCommand):
@@ -104,7 +102,8 @@ def _reported() -> Iterator[None]:
     except typer.Exit:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _NO_PLACE:
+        # What the system says of a path, wherever it is looked at.
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.ENAMETOOLONG):
             _exit_with(TfcsegError(f"{error.filename}: {error.strerror}"))
         logger.exception("a bug in tfcseg")
         raise

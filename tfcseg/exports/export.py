@@ -8,12 +8,11 @@ import logging
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path, PurePath
-from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -37,8 +36,6 @@ _AT_ONCE = 4
 
 _MARGIN_PX = 16
 """Width of the border around a class whose colours are kept, so that encoding does not darken its edge."""
-
-_Writer: TypeAlias = Callable[[Path, LabelledVideo, AddNote], AbstractContextManager[AddFrame]]
 
 
 @dataclass(slots=True)
@@ -153,7 +150,7 @@ def _write_areas(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[Ad
         end_second()
 
 
-_WRITERS: Mapping[str, _Writer] = {
+_WRITERS = {
     "coco": write_coco,
     "cvat": write_cvat,
     "yolo": write_yolo,
