@@ -12,7 +12,7 @@ from rich.console import Console
 from tests.helpers.command_line import call
 from tests.helpers.media import write_clip
 from tests.helpers.tiny_model import NAMES, write_tiny_model
-from tfcseg.cli.options import list_of, one_of, seconds, split_list, whole_numbers
+from tfcseg.cli.options import one_of, seconds, some_of, split_list, whole_numbers
 from tfcseg.errors import DataError, UsageError
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.weights.registry import locate_weights
@@ -57,7 +57,7 @@ def test_lists_take_commas_and_repetition():
     assert split_list(["a, b", "c,"]) == ["a", "b", "c"]
     assert split_list(None) == split_list([]) == []
     assert whole_numbers(["2,4", "8"]) == [2, 4, 8]
-    assert list_of("mode", lambda: ("tfc", "image"))(["TFC", " Image"]) == ["tfc", "image"]
+    assert some_of("mode", ("tfc", "image"), "", default="").callback(["TFC", " Image"]) == ["tfc", "image"]
     with pytest.raises(typer.BadParameter, match="the list is empty"):
         split_list(["", ","])
     with pytest.raises(typer.BadParameter, match=r"'2\.5' is not a whole number"):

@@ -151,13 +151,10 @@ def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _class_list(labels: LabelSet) -> Text:
     """One line per class: index, colour and name."""
-    text = Text()
-    for index, (name, colour) in enumerate(zip(labels.names, labels.palette, strict=True)):
-        text.append(f"{index:>4} ")
-        text.append("██", style="rgb({},{},{})".format(*colour))
-        text.append(f" #{bytes(colour).hex()} {visible(name)}\n")
-    text.rstrip()
-    return text
+    return Text("\n").join(
+        Text.assemble(f"{index:>4} ", ("██", f"#{bytes(colour).hex()}"), f" #{bytes(colour).hex()} {visible(name)}")
+        for index, (name, colour) in enumerate(zip(labels.names, labels.palette, strict=True))
+    )
 
 
 def _facts(path: Path, sha256: str | None, card: ModelCard) -> dict[str, Any]:

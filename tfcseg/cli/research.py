@@ -61,7 +61,7 @@ def ablate_command(
     root: options.VspwFolder,
     choice: options.ModelChoice,
     rows: Annotated[
-        list[str] | None, options.some_of("row", row_names, "Rows to compute, e.g. image,reuse,tfc.", default="all")
+        list[str] | None, options.some_of("row", row_names(), "Rows to compute, e.g. image,reuse,tfc.", default="all")
     ] = None,
     without_bce: Annotated[str | None, typer.Option(help="Weights trained without L_bce, for an extra row.")] = None,
     settings: Annotated[
