@@ -21,6 +21,7 @@ from tfcseg.cli.run import _listener
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import probe, read_frames
 from tfcseg.report.schema import OptionFacts
+from tfcseg.runs.options import RunOptions
 from tfcseg.weights import loading
 
 FRAMES = 10
@@ -414,7 +415,7 @@ def test_help_does_not_load_torch(monkeypatch):
     assert "--keyframe-interval" in help_text.stdout
 
 
-def test_the_speed_of_a_resumed_run_counts_its_own_frames(clip, monkeypatch):
+def test_the_bar_of_a_run_counts_its_own_frames(clip, monkeypatch):
     told = []
 
     @contextmanager
@@ -423,9 +424,14 @@ def test_the_speed_of_a_resumed_run_counts_its_own_frames(clip, monkeypatch):
 
     monkeypatch.setattr("tfcseg.cli.run.progress", progress)
     info = probe(clip)
-    with _listener(shown=True) as listener:
+    with _listener(RunOptions(), shown=True) as listener:
         time.sleep(0.05)
         for frame in list(read_frames(clip))[-2:]:
             listener.on_frame(frame, info)
     assert [arguments[1] for arguments in told] == [FRAMES - 1, FRAMES]
     assert float(told[-1][-1].removesuffix(" fps")) <= 2 / 0.05
+    for part, wanted in (((None, None), 10), ((None, 0.2), 5), ((0.07, 0.28), 5), ((0.2, None), 5), ((0.1, 9), 7)):
+        with _listener(RunOptions(start_s=part[0], end_s=part[1]), shown=True) as listener:
+            listener.on_frame(next(read_frames(clip)), info)
+        assert told[-1][2] == wanted
+        assert sum(1 for _ in read_frames(clip, start_s=part[0], end_s=part[1])) == wanted

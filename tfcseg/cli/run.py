@@ -154,7 +154,7 @@ def _run_each(places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *
         check_model(shared, job)
     for source, folder in places:
         try:
-            with _listener(shown=not quiet) as listener:
+            with _listener(job, shown=not quiet) as listener:
                 outcome = run_input(source, folder, shared, job, listener)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
@@ -215,8 +215,9 @@ def _what_is_kept(folder: Path) -> str:
 
 
 @contextmanager
-def _listener(*, shown: bool) -> Iterator[Listener]:
+def _listener(job: RunOptions, *, shown: bool) -> Iterator[Listener]:
     """A bar for the frames, with their speed, and one for each export."""
+    from tfcseg.runs.batch import frames_wanted
     from tfcseg.runs.pipeline import Listener
 
     started_s, done = time.monotonic(), 0
@@ -227,7 +228,7 @@ def _listener(*, shown: bool) -> Iterator[Listener]:
             done += 1  # a resumed run begins with a later frame
             speed = done / max(time.monotonic() - started_s, 1e-3)
             name = info.source.path.name if info.source.is_on_disk else info.source.name
-            on_progress(name or info.source.name, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
+            on_progress(name or info.source.name, frame.index + 1, frames_wanted(info, job), f"{speed:.1f} fps")
 
         yield Listener(on_frame, on_progress)
 
