@@ -161,12 +161,10 @@ def _is_long(source: str, options: RunOptions) -> bool:
 
 def frames_wanted(info: VideoInfo, options: RunOptions) -> int | None:
     """Frames of the part of a video that a run is of, if its container says how many the video has."""
-    whole = info.frames_declared
+    whole, rate = info.frames_declared, info.frame_rate
     if whole is None:
         return None
-    start, end = (
-        math.ceil(Fraction(str(time_s or 0)) * info.frame_rate) for time_s in (options.start_s, options.end_s)
-    )
+    start, end = (math.ceil(Fraction(str(time_s or 0)) * rate) for time_s in (options.start_s, options.end_s))
     return (whole if options.end_s is None else min(whole, end)) - start
 
 
