@@ -136,13 +136,12 @@ def _check_frames(context: typer.Context, source: str, *, is_dataset: bool) -> N
 
 
 def _show(result: Comparison, source: str, output: Path | None, printing: options.Printing) -> None:
-    from tfcseg.files import to_json
     from tfcseg.runs.outputs import default_output
 
     for warning in result.warnings:
         print_warning(warning)
     if printing.as_json:
-        print_json(to_json(result))
+        print_json(result)
     else:
         _print_comparison(result)
     if not printing.quiet:

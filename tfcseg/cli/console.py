@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from tfcseg.files import claimed_files, to_json, write_json
 from tfcseg.spelling import visible
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ _WIDE = 1000  # columns where no terminal shows the text: files and programs nee
 
 
 def print_json(content: Any) -> None:
-    """Print a result for programs."""
-    json.dump(content, sys.stdout, indent=2, allow_nan=False)
+    """Print a result for programs; `to_json` says what it may be."""
+    json.dump(to_json(content), sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")
     sys.stdout.flush()
 
@@ -169,8 +170,6 @@ def measured(
 
     ``text`` makes Markdown for people of the result.
     """
-    from tfcseg.files import claimed_files, to_json, write_json
-
     with ExitStack() as stack:
         output = file.output
         if output is not None:
@@ -181,7 +180,7 @@ def measured(
         if output is not None:
             (write or write_json)(output, found)
     if printing.as_json:
-        print_json(to_json(found))
+        print_json(found)
     else:
         print_tables(text(to_json(found)))
     if output is not None and not printing.quiet:

@@ -13,6 +13,7 @@ from tfcseg.cli.console import print_line, print_warning, progress
 from tfcseg.cli.groups import Without, grouped, names_of
 from tfcseg.errors import UsageError
 from tfcseg.exports import FORMATS
+from tfcseg.files import claimed_files
 from tfcseg.runs.options import ResultOptions
 from tfcseg.spelling import visible
 
@@ -93,8 +94,6 @@ def convert_command(
 
     Example: tfcseg convert segformer-b0 segformer-b0.safetensors
     """
-    from tfcseg.files import claimed_files
-
     if output.suffix == ".onnx":
         if name is not None or licence is not None:
             raise UsageError("--name and --licence are for .safetensors; ONNX graphs have those of the model")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tfcseg.cli import options
 from tfcseg.cli.console import facts_table, new_table, plain, print_json, print_results, stderr
-from tfcseg.files import to_json
+from tfcseg.inference.options import describe_method
 from tfcseg.report.html import shown_number as number
 from tfcseg.spelling import visible
 
@@ -42,7 +42,7 @@ def doctor_command(
         findings = examine(lambda name: status.update(f"examining: {name}"))
     broken = [finding.name for finding in findings if finding.status == "broken"]
     if as_json:
-        print_json({"schema": SCHEMA, "is_healthy": not broken, "findings": to_json(findings)})
+        print_json({"schema": SCHEMA, "is_healthy": not broken, "findings": findings})
     else:
         _print(findings, broken)
     if broken:
@@ -125,15 +125,13 @@ def _show_one(name: str, *, as_json: bool) -> None:
     card = read_card(path)
     facts = _facts(path, sha256, card)
     if as_json:
-        print_json({**facts, "class_names": list(card.labels.names), "palette": list(map(list, card.labels.palette))})
+        print_json({**facts, "class_names": card.labels.names, "palette": card.labels.palette})
         return
     print_results(facts_table(_lines(card, facts)), _class_list(card.labels), is_wide=True)
 
 
 def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
-    config, used = card.config, card.config.defaults
-    from tfcseg.inference.options import describe_method
-
+    config = card.config
     scores = [f"{title} {number(card.measured[key])}" for title, key in _SCORES.items() if key in card.measured]
     return [
         ("name", card.name),
@@ -143,7 +141,7 @@ def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("file", facts["path"]),
         ("size", f"{facts['parameters'] / 1e6:.1f} M parameters, {facts['size_bytes'] / 1e6:.1f} MB"),
         ("backbone", f"{config.backbone}, for frames of {card.preprocessing.size} px on the short side"),
-        ("method", describe_method(used)),
+        ("method", describe_method(config.defaults)),
         ("measured", f"{', '.join(scores)} on {card.measured.get('data', 'unnamed data')}" if scores else "nothing"),
         ("classes", f"{len(card.labels)} ({card.labels.name})"),
     ]

@@ -20,7 +20,8 @@ from tfcseg.errors import Interrupted, TfcsegError, UsageError, without_password
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.html import shown_number as number
 from tfcseg.report.html import shown_percent as percent
-from tfcseg.runs.options import ResultOptions, SteadyOptions
+from tfcseg.runs.options import ResultOptions, RunOptions, SteadyOptions
+from tfcseg.runs.state import unfinished_frames
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from tfcseg.report.schema import Report
     from tfcseg.runs.batch import Outcome
     from tfcseg.runs.inputs import Inputs as FoundInputs
-    from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Listener
 
 logger = logging.getLogger(__name__)
@@ -73,8 +73,6 @@ def command(
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
-    from tfcseg.runs.options import RunOptions
-
     if not (results.kinds or results.formats or printing.as_json):
         raise UsageError("all outputs are switched off; nothing would be written")
     options.check_range(start, end)
@@ -202,8 +200,6 @@ def _show(outcome: Outcome, *, is_batch: bool, quiet: bool) -> None:
 
 
 def _what_is_kept(folder: Path) -> str:
-    from tfcseg.runs.state import unfinished_frames
-
     frames = unfinished_frames(folder)
     if frames == 0:
         return f"nothing in {str(folder)!r} is complete yet, so --resume would start from the beginning"
@@ -291,7 +287,6 @@ def steady_command(
     Example: tfcseg steady clip.mp4 --masks clip_masks -o clip_steady
     """
     from tfcseg.runs.inputs import Inputs
-    from tfcseg.runs.options import RunOptions
     from tfcseg.runs.outputs import default_output
 
     job = RunOptions(

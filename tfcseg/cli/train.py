@@ -14,7 +14,9 @@ from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, print_facts, print_json, print_line, print_tables, print_warning, progress
 from tfcseg.cli.groups import grouped
 from tfcseg.errors import Interrupted, UsageError
+from tfcseg.files import claimed_files, to_json
 from tfcseg.report.html import shown_number as number
+from tfcseg.research.tables import adapted_table
 from tfcseg.spelling import visible
 from tfcseg.training.options import AdaptOptions, TrainRequest
 from tfcseg.weights.device import DeviceOptions
@@ -125,7 +127,6 @@ def adapt_command(
     if output.suffix != ".safetensors":
         raise UsageError(f"{str(output)!r} is not a weights file; give one that ends in .safetensors")
     from tfcseg.adaptation.adapt import adapt, work_folder
-    from tfcseg.files import claimed_files
 
     measured_on = validate or []
     try:
@@ -147,9 +148,6 @@ def adapt_command(
 
 
 def _show_adapted(result: AdaptResult, printing: options.Printing) -> None:
-    from tfcseg.files import to_json
-    from tfcseg.research.tables import adapted_table
-
     content = to_json(result)
     if not printing.quiet:
         print_tables(adapted_table(content), on_stderr=True)
