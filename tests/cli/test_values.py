@@ -164,11 +164,13 @@ def test_decisions_say_once_what_became_of_the_sound(weights, tmp_path):
     assert done.stderr.count("overlay.mp4: H.264; sound: ") == 1
 
 
-def test_models_fit_a_terminal_of_80_columns(monkeypatch):
+@pytest.mark.parametrize("columns", [80, 40])
+def test_models_fit_a_terminal_of_80_columns_and_are_whole_on_others(monkeypatch, columns):
     printed = StringIO()
-    console = Console(width=80, file=printed, force_terminal=True, color_system=None)
+    console = Console(width=columns, file=printed, force_terminal=True, color_system=None)
     monkeypatch.setattr("tfcseg.cli.console.Console", lambda **options: console)
     assert call("models").returncode == 0
     lines = printed.getvalue().splitlines()
-    assert any(line.startswith("tfc-mosaic *") for line in lines)
+    (shown,) = (line.split() for line in lines if line.startswith("tfc-mosaic *"))
+    assert shown == ["tfc-mosaic", "*", "mosaic", "51", "4.3", "M", "64.4", "98.1", "97.7", "Apache-2.0"]
     assert max(map(len, lines)) <= 80

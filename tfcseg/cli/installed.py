@@ -115,7 +115,7 @@ def models_command(
             plain(model["licence"].split(";")[0]),
         )
     data = sorted({str(model["measured"].get("data", "unnamed data")) for model in facts})
-    print_results(table, Text(_MEANING.format(data=visible(" and ".join(data)))), is_wide=True)
+    print_results(table, Text(_MEANING.format(data=visible(" and ".join(data)))))
 
 
 def _show_one(name: str, *, as_json: bool) -> None:
@@ -127,7 +127,7 @@ def _show_one(name: str, *, as_json: bool) -> None:
     if as_json:
         print_json({**facts, "class_names": card.labels.names, "palette": card.labels.palette})
         return
-    print_results(facts_table(_lines(card, facts)), _class_list(card.labels), is_wide=True)
+    print_results(facts_table(_lines(card, facts)), _class_list(card.labels))
 
 
 def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
