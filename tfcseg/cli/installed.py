@@ -86,11 +86,17 @@ def models_command(
 
     Example: tfcseg models default
     """
-    from tfcseg.weights.loading import read_card
+    from tfcseg.weights.loading import find_weights, read_card
     from tfcseg.weights.registry import list_models
 
     if name is not None:
-        _show_one(name, as_json=as_json)
+        path, sha256 = find_weights(name)
+        card = read_card(path)
+        one = _facts(path, sha256, card)
+        if as_json:
+            print_json({**one, "class_names": card.labels.names, "palette": card.labels.palette})
+        else:
+            print_results(facts_table(_lines(card, one)), _class_list(card.labels))
         return
     facts = [
         {
@@ -116,18 +122,6 @@ def models_command(
         )
     data = sorted({str(model["measured"].get("data", "unnamed data")) for model in facts})
     print_results(table, Text(_MEANING.format(data=visible(" and ".join(data)))))
-
-
-def _show_one(name: str, *, as_json: bool) -> None:
-    from tfcseg.weights.loading import find_weights, read_card
-
-    path, sha256 = find_weights(name)
-    card = read_card(path)
-    facts = _facts(path, sha256, card)
-    if as_json:
-        print_json({**facts, "class_names": card.labels.names, "palette": card.labels.palette})
-        return
-    print_results(facts_table(_lines(card, facts)), _class_list(card.labels))
 
 
 def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
