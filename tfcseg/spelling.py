@@ -55,11 +55,7 @@ def visible(text: str) -> str:
     Joiners stay: Persian names and some emoji need them.
     """
     line = " ".join(part.strip() for part in text.replace("\t", " ").splitlines())
-    shown = (each if each.isprintable() or each in _JOINERS else repr(each)[1:-1] for each in line)
-    return "".join(shown)
-
-
-_JOINERS = "\u200c\u200d"
+    return "".join(each if each.isprintable() or each in "\u200c\u200d" else repr(each)[1:-1] for each in line)
 
 
 def one_line(text: str, limit: int) -> str:
