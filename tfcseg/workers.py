@@ -195,7 +195,9 @@ def _connected(options: WorkerOptions) -> tuple[Any, bool]:
             os.environ.setdefault("RAY_worker_niceness", "0")  # they are the program, as they would be without Ray
             init(address="local", num_cpus=available_cores(), include_dashboard=False)
         else:
-            _refuse_absent(options.ray or "")
+            host, _, port = (options.ray or "").rpartition(":")
+            if port.isdigit() and "/" not in host:  # if nobody answers there, Ray itself would try for minutes
+                socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
             init(address=options.ray)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -204,13 +206,6 @@ def _connected(options: WorkerOptions) -> tuple[Any, bool]:
         if is_main and on_term is not None:
             signal.signal(signal.SIGTERM, on_term)
     return ray, True
-
-
-def _refuse_absent(address: str) -> None:
-    """Raise OSError if nothing answers at HOST:PORT: Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if port.isdigit() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _shares(

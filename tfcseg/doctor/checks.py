@@ -206,8 +206,13 @@ def _segment_clip(folder: Path, model: LoadedModel) -> dict[str, Any]:
     from tfcseg.media.reader import read_frames
     from tfcseg.runs.pipeline import run
 
-    clip = folder / "clip.mp4"
-    _make_clip(clip)
+    clip, length = folder / "clip.mp4", f"duration={FRAMES / RATE}"
+    picture = f"testsrc2=size={SIZE[1]}x{SIZE[0]}:rate={RATE}:{length}"
+    sources = ["-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", f"sine={length}"]
+    codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+    with FfmpegProcess([*sources, *codecs, f"file:{clip}"]) as process:
+        if process.wait():
+            raise TfcsegError(f"ffmpeg could not make a clip: {process.last_words()}")
     report = run(clip, folder / "out", model, size=_NETWORK_SIZE)
     masks = [read_mask(path) for path in (folder / "out" / "masks").glob("*.png")]
     return {
@@ -219,16 +224,6 @@ def _segment_clip(folder: Path, model: LoadedModel) -> dict[str, Any]:
         "audio": (report.input.audio or "").partition("(")[2].rstrip(")"),
         "agreement": _agreement(clip, model),
     }
-
-
-def _make_clip(path: Path) -> None:
-    length = f"duration={FRAMES / RATE}"
-    picture = f"testsrc2=size={SIZE[1]}x{SIZE[0]}:rate={RATE}:{length}"
-    sources = ["-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", f"sine={length}"]
-    codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
-    with FfmpegProcess([*sources, *codecs, f"file:{path}"]) as process:
-        if process.wait():
-            raise TfcsegError(f"ffmpeg could not make a clip: {process.last_words()}")
 
 
 def _agreement(clip: Path, model: LoadedModel) -> float | None:
