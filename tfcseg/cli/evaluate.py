@@ -104,8 +104,7 @@ def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
             where = skip.video if skip.frame is None else f"{skip.video}/{skip.frame}"
             print_warning(f"{skip.kind}: {where}: {skip.reason}")
         if len(result.skipped) > _NOTES_SHOWN:
-            more = len(result.skipped) - _NOTES_SHOWN
-            print_warning(f"{more} more like this; --json and eval.json list them all")
+            print_warning(f"{len(result.skipped) - _NOTES_SHOWN} more like this; --json and eval.json list them all")
     if printing.as_json:
         print_json(result.to_json())
     else:
