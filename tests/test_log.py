@@ -204,8 +204,10 @@ def test_a_library_is_silent_unless_somebody_listens():
 
 def test_errors_of_opening_have_the_right_kind(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError):
-        JsonLines(tmp_path / "notes.txt", pytest.fail)
+    (tmp_path / "report.json").write_text('{\n  "schema": 1\n}')
+    for name in ("notes.txt", "report.json"):
+        with pytest.raises(UsageError):
+            JsonLines(tmp_path / name, pytest.fail)
     with pytest.raises(OutputError):
         JsonLines(tmp_path / "no" / "log", pytest.fail)
     assert (tmp_path / "notes.txt").read_text() == "mine"

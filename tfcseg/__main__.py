@@ -51,7 +51,7 @@ class _Output(io.FileIO):
         self._reports = reports
 
     def write(self, data: Any, /) -> int:
-        """Write to the file; BrokenPipeError if nobody reads it any more, otherwise OutputError."""
+        """Write to the file; end the program if nobody reads it any more (``| head``), otherwise raise OutputError."""
         try:
             return super().write(data) or 0  # None would mean waiting
         except OSError as error:
@@ -59,7 +59,7 @@ class _Output(io.FileIO):
                 return len(data)
             self._reports = False
             if isinstance(error, BrokenPipeError):
-                raise
+                sys.exit()
             raise OutputError(f"cannot write to stdout: {error.strerror}") from None
 
 

@@ -23,7 +23,6 @@ _SUFFIXES_OF_FILES = (
     *(".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"),
     *(".json", ".csv", ".html", ".txt", ".zip", ".safetensors"),
 )
-_KEY_SHOWN = 100
 
 
 @contextmanager
@@ -139,7 +138,7 @@ def parse_json(text: str | bytes) -> Any:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if repeated:
-        raise ValueError(f"{repeated[0][:_KEY_SHOWN]!r} is given twice")
+        raise ValueError(f"{repeated[0][:100]!r} is given twice")
     return dict(pairs)
 
 

@@ -32,13 +32,13 @@ def noted_interrupts(
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # A handler that was not installed from Python is None and could not be restored.
-    previous = {number: handler for number, handler in handlers.items() if handler is not None}
+    previous = {}
     try:
-        for number, handler in previous.items():
-            if not keeps_ignored or handler != signal.SIG_IGN:
-                signal.signal(number, note)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            # None: it was not installed from Python, and could not be restored.
+            if handler is not None and not (keeps_ignored and handler == signal.SIG_IGN):
+                previous[number] = signal.signal(number, note)
         yield lambda: bool(noted)
     finally:
         for number, handler in previous.items():

@@ -17,9 +17,8 @@ from tfcseg.errors import UsageError
 from tfcseg.files import output_errors, to_json
 
 ROOT = logging.getLogger("tfcseg")
-PYTHON_WARNINGS = logging.getLogger("py.warnings")
-"""Logger that ``logging.captureWarnings`` sends other libraries' warnings to."""
 
+_START = b'{"time":'
 _PLAIN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -53,7 +52,7 @@ class JsonLines(logging.Handler):
             self._file = path.open("a+b", buffering=0)
         if path.is_file():
             self._file.seek(0)
-            if self._file.read(1) not in (b"", b"{"):
+            if self._file.read(len(_START)) not in (b"", _START):
                 self._file.close()
                 raise UsageError(f"{str(path)!r} exists and is not a log of JSON lines; choose another --log-file")
 
@@ -96,13 +95,13 @@ def json_record(record: logging.LogRecord) -> dict[str, Any]:
 
 def listen(handler: logging.Handler) -> Callable[[], None]:
     """Attach ``handler`` to ``tfcseg`` and to other libraries' warnings; returns a function that detaches it."""
-    level = ROOT.level
+    level, loggers = ROOT.level, (ROOT, logging.getLogger("py.warnings"))  # the second is that of captureWarnings
     ROOT.setLevel(logging.INFO)
-    for logger in (ROOT, PYTHON_WARNINGS):
+    for logger in loggers:
         logger.addHandler(handler)
 
     def stop() -> None:
-        for logger in (ROOT, PYTHON_WARNINGS):
+        for logger in loggers:
             logger.removeHandler(handler)
         ROOT.setLevel(level)
         handler.close()

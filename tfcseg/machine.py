@@ -20,7 +20,7 @@ CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Processor time that the container may use per period; both in microseconds."""
 MAX_THREADS = 16
 FEW_CORES = 4  # as many as the network has workers on a CPU (inference/engine.py)
-LIBRARIES = {
+_LIBRARIES = {
     "torch": ("torch",),
     "numpy": ("numpy",),
     "opencv": ("opencv-python-headless", "opencv-contrib-python-headless", "opencv-python", "opencv-contrib-python"),
@@ -30,11 +30,6 @@ LIBRARIES = {
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 """Parameters of mallopt(3), from glibc's malloc.h."""
-
-_NEW_OBJECTS = 10_000  # how many before the next search; Python's own number is 700 or 2000
-
-_NEVER = 2**31 - 1
-_GROW_BYTES = 64 << 20
 
 
 def available_cores(quota: Path = CPU_QUOTA) -> int:
@@ -63,7 +58,7 @@ def set_default_threads(environment: MutableMapping[str, str]) -> None:
 def collect_rarely() -> None:
     """Make Python look for unreachable cycles of objects less often, and not once more when the process ends. Importing
     torch creates so many objects that this takes a sixth of the time, and a fifth of a second at the end."""
-    gc.set_threshold(_NEW_OBJECTS)
+    gc.set_threshold(10_000)  # new objects before the next search; Python's own number is 700 or 2000
     atexit.register(gc.freeze)
 
 
@@ -80,7 +75,7 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is None:
         return False
-    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER, _TOP_PAD: _GROW_BYTES, _ARENA_MAX: 1}
+    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20, _ARENA_MAX: 1}
     return all(mallopt(parameter, value) for parameter, value in settings.items())
 
 
@@ -106,8 +101,8 @@ def device_name(device: str) -> str:
 
 
 def library_versions() -> dict[str, str | None]:
-    """Versions of Python and of ``LIBRARIES``; None if not installed."""
-    found = {name: _version(packages) for name, packages in LIBRARIES.items()}
+    """Versions of Python and of what results depend on; None if not installed."""
+    found = {name: _version(packages) for name, packages in _LIBRARIES.items()}
     if "torch" in sys.modules:  # torch itself also names its build
         found["torch"] = str(sys.modules["torch"].__version__)
     return {"python": platform.python_version(), **found}

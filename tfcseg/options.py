@@ -103,8 +103,7 @@ def check(options: Any, *, by_flag: bool = False) -> None:
 def sort_options(caller: str, given: Mapping[str, Any], *groups: Any) -> list[dict[str, Any]]:
     """Split a function's keyword arguments into those of each options dataclass. Choices are accepted in any case.
     Raises TypeError, naming the closest field, for an unknown keyword."""
-    fields_of = [{field.name: field for field in declared(group)} for group in groups]
-    known = {name: field for fields in fields_of for name, field in fields.items()}
+    known = {field.name: field for group in groups for field in declared(group)}
     for name in given:
         if name not in known:
             raise TypeError(f"{caller}() has no option {name!r}; {hint(name, list(known))}")
@@ -112,4 +111,4 @@ def sort_options(caller: str, given: Mapping[str, Any], *groups: Any) -> list[di
         name: (find_name(value, known[name].option.choices) or value) if isinstance(value, str) else value
         for name, value in given.items()
     }
-    return [{name: value for name, value in spelt.items() if name in fields} for fields in fields_of]
+    return [{field.name: spelt[field.name] for field in declared(group) if field.name in spelt} for group in groups]

@@ -7,9 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from tfcseg.errors import UsageError
 
-_CLOSE, _AS_CLOSE = 0.5, 0.1
-"""Minimum similarity (0 to 1) of a suggestion, and how far below the best one it may be."""
-
 
 def find_name(word: str, known: Sequence[str]) -> str | None:
     """Find ``word`` among ``known``, ignoring case and surrounding blanks; None if it is not there."""
@@ -26,7 +23,7 @@ def words_of(texts: str | Iterable[str]) -> list[str]:
 
 
 def known_name(what: str, word: str, known: Sequence[str]) -> str:
-    """Find ``word`` among ``known``; raise UsageError with close matches if it is not there."""
+    """Find ``word`` among ``known``; raise UsageError with the closest name if it is not there."""
     name = find_name(word, known)
     if name is None:
         raise UsageError(f"no {what} {word!r}; {hint(word, known)}")
@@ -34,15 +31,10 @@ def known_name(what: str, word: str, known: Sequence[str]) -> str:
 
 
 def hint(word: str, known: Sequence[str]) -> str:
-    """Return ``did you mean …?`` with the closest names, or ``there are …`` with all of them."""
+    """Return ``did you mean …?`` with the closest name, or ``there are …`` with all of them."""
     spelt = {name.casefold(): name for name in known}
-    word = word.casefold()
-    close = difflib.get_close_matches(word, spelt, n=3, cutoff=_CLOSE)
-    if not close:
-        return f"there are {', '.join(known)}"
-    likeness = [difflib.SequenceMatcher(None, name, word).ratio() for name in close]
-    meant = [spelt[name] for name, ratio in zip(close, likeness, strict=True) if ratio > likeness[0] - _AS_CLOSE]
-    return f"did you mean {' or '.join(meant)}?"
+    close = difflib.get_close_matches(word.casefold(), spelt, n=1, cutoff=0.5)
+    return f"did you mean {spelt[close[0]]}?" if close else f"there are {', '.join(known)}"
 
 
 def count_of(number: int, noun: str) -> str:
@@ -63,11 +55,7 @@ def visible(text: str) -> str:
     Joiners stay: Persian names and some emoji need them.
     """
     line = " ".join(part.strip() for part in text.replace("\t", " ").splitlines())
-    shown = (each if each.isprintable() or each in _JOINERS else repr(each)[1:-1] for each in line)
-    return "".join(shown)
-
-
-_JOINERS = "\u200c\u200d"
+    return "".join(each if each.isprintable() or each in "\u200c\u200d" else repr(each)[1:-1] for each in line)
 
 
 def one_line(text: str, limit: int) -> str:

@@ -13,10 +13,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 from tfcseg.errors import TfcsegError, UsageError
+from tfcseg.files import errors_as
 from tfcseg.machine import available_cores, keep_freed_memory
 from tfcseg.options import Option
 
@@ -24,8 +26,6 @@ _Job = TypeVar("_Job")
 
 LOCAL = "local"
 _MOST_DEATHS = 3  # workers that die over one job, before it is given up: too little memory, most of the time
-
-_CONNECT_S = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -58,21 +58,13 @@ class _Worker:
         try:
             if self._do is None:
                 keep_freed_memory()
-                _enter(self._folder)
+                cannot = f"{os.uname().nodename} cannot enter {self._folder!r}"
+                with errors_as(TfcsegError, cannot, "; all machines need the same folders"):
+                    os.chdir(self._folder)  # paths may be relative
                 self._do = self._make()
             return self._do(job)
         except TfcsegError as error:
             return error
-
-
-def _enter(folder: str) -> None:
-    """Change to the folder in which the command was called, since its paths may be relative."""
-    try:
-        os.chdir(folder)
-    except OSError as error:
-        raise TfcsegError(
-            f"{os.uname().nodename} cannot enter {folder!r} ({error.strerror}); all machines need the same folders"
-        ) from None
 
 
 class Workers(Generic[_Job]):
@@ -100,18 +92,14 @@ class Workers(Generic[_Job]):
         """
         import ray
 
-        rest = enumerate(jobs)
-        upcoming = next(rest, None)
+        fresh = ((number, job, 0) for number, job in enumerate(jobs))
+        waiting = deque(islice(fresh, 1))  # and those that were lost, with how many workers died over each
         free = deque([*range(len(self._actors))] * queued)
-        lost: deque[tuple[int, _Job, int]] = deque()
         running: dict[Any, tuple[int, _Job, int, int, Any]] = {}
         while True:
-            while free and (lost or (upcoming is not None and may_begin(upcoming[0]))):
-                if lost:
-                    number, job, deaths = lost.popleft()
-                else:
-                    assert upcoming is not None
-                    (number, job), deaths, upcoming = upcoming, 0, next(rest, None)
+            while free and waiting and (waiting[0][2] or may_begin(waiting[0][0])):
+                number, job, deaths = waiting.popleft()
+                waiting.extend(islice(fresh, not waiting))
                 place = free.popleft()
                 actor = self._actors[place]
                 running[actor.do.remote(job)] = number, job, deaths, place, actor
@@ -126,7 +114,7 @@ class Workers(Generic[_Job]):
                 logger.info("a worker died: %s", " ".join(str(error).split()))
                 self._replace(place, actor)
                 if deaths + 1 < _MOST_DEATHS:
-                    lost.append((number, again(job), deaths + 1))
+                    waiting.appendleft((number, again(job), deaths + 1))
                     continue
                 answer = TfcsegError(f"{_MOST_DEATHS} workers died over it; they may lack memory")
             yield number, answer
@@ -207,7 +195,9 @@ def _connected(options: WorkerOptions) -> tuple[Any, bool]:
             os.environ.setdefault("RAY_worker_niceness", "0")  # they are the program, as they would be without Ray
             init(address="local", num_cpus=available_cores(), include_dashboard=False)
         else:
-            _refuse_absent(options.ray or "")
+            host, _, port = (options.ray or "").rpartition(":")
+            if port.isdigit() and "/" not in host:  # if nobody answers there, Ray itself would try for minutes
+                socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
             init(address=options.ray)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -216,13 +206,6 @@ def _connected(options: WorkerOptions) -> tuple[Any, bool]:
         if is_main and on_term is not None:
             signal.signal(signal.SIGTERM, on_term)
     return ray, True
-
-
-def _refuse_absent(address: str) -> None:
-    """Raise OSError if nothing answers at HOST:PORT: Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if port.isdigit() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
 
 
 def _shares(

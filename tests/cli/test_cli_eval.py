@@ -291,8 +291,8 @@ def test_results_are_not_replaced_without_being_asked(root, perfect, tmp_path):
 def test_predictions_are_scored_without_torch(root, perfect):
     code = (
         "import sys; from tfcseg.cli import app\n"
-        f"app(['eval', {str(root)!r}, '--predictions', {str(perfect)!r}, '--json'], standalone_mode=False)\n"
-        "assert 'torch' not in sys.modules"
+        f"try: app(['eval', {str(root)!r}, '--predictions', {str(perfect)!r}, '--json'])\n"
+        "finally: assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

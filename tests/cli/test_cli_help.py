@@ -156,6 +156,8 @@ def weights(tmp_path_factory):
     [
         ("rum", "no command 'rum'; did you mean run?"),
         ("xyzzy", "no command 'xyzzy'; there are run, models, doctor"),
+        ("research stils", "no command 'stils'; did you mean stills?"),
+        ("convert CLIP x.onnx --frame-size 0x0", "invalid value for '--frame-size': '0x0' is not a frame size; use"),
         ("run CLIP --mdoe tfc", "no such option --mdoe; did you mean --mode"),
         ("run CLIP --mode tcf", "no mode 'tcf'; did you mean tfc?"),
         ("run CLIP --mode TCF", "no mode 'TCF'; did you mean tfc?"),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import fields
 
 import numpy as np
@@ -16,9 +17,11 @@ import tfcseg
 from tests.helpers.command_line import call, interruptible
 from tests.helpers.media import LOSSLESS, folder_of_images, numbered_images, run_ffmpeg, write_clip, write_video
 from tests.helpers.tiny_model import NAMES, moving_images, write_tiny_model
+from tfcseg.cli.run import _listener
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import probe, read_frames
 from tfcseg.report.schema import OptionFacts
+from tfcseg.runs.options import RunOptions
 from tfcseg.weights import loading
 
 FRAMES = 10
@@ -295,13 +298,6 @@ def test_wrong_values_are_told_before_results_that_are_there(clip, weights, tmp_
     assert said in call("run", clip, "-o", tmp_path, "-m", weights, *options).error
 
 
-def test_a_file_that_looks_like_an_option_is_hinted_at(clip, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "-dash.mp4").write_bytes(clip.read_bytes())
-    said = "no such option: -d; for the file '-dash.mp4' write './-dash.mp4'; see tfcseg run --help"
-    assert call("run", "-dash.mp4").error == said
-
-
 @pytest.mark.parametrize("kind", ["missing", "text", "empty", "no_moov"])
 def test_what_is_no_video_gets_one_line_and_leaves_nothing(clip, weights, tmp_path, kind):
     source = tmp_path / "input.mp4"
@@ -417,3 +413,25 @@ def test_help_does_not_load_torch(monkeypatch):
     help_text = call("run", "--help")
     assert help_text.returncode == 0
     assert "--keyframe-interval" in help_text.stdout
+
+
+def test_the_bar_of_a_run_counts_its_own_frames(clip, monkeypatch):
+    told = []
+
+    @contextmanager
+    def progress(*, shown):
+        yield lambda *arguments: told.append(arguments)
+
+    monkeypatch.setattr("tfcseg.cli.run.progress", progress)
+    info = probe(clip)
+    with _listener(RunOptions(), shown=True) as listener:
+        time.sleep(0.05)
+        for frame in list(read_frames(clip))[-2:]:
+            listener.on_frame(frame, info)
+    assert [arguments[1] for arguments in told] == [FRAMES - 1, FRAMES]
+    assert float(told[-1][-1].removesuffix(" fps")) <= 2 / 0.05
+    for part, wanted in (((None, None), 10), ((None, 0.2), 5), ((0.07, 0.28), 5), ((0.2, None), 5), ((0.1, 9), 7)):
+        with _listener(RunOptions(start_s=part[0], end_s=part[1]), shown=True) as listener:
+            listener.on_frame(next(read_frames(clip)), info)
+        assert told[-1][2] == wanted
+        assert sum(1 for _ in read_frames(clip, start_s=part[0], end_s=part[1])) == wanted

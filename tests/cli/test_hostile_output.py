@@ -137,3 +137,6 @@ def test_publishing_and_listing_show_names_as_they_are_spelt(weights, tmp_path, 
     row = next(line for line in printed(shown) if line.startswith("[i]x *"))
     assert "–" in row, "a score that is no number is none"
     assert "[/]:warning:" in row
+    assert any(
+        line.startswith("measured") and line.endswith("on unnamed data") for line in printed(call("models", "[i]x"))
+    )

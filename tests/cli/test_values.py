@@ -1,16 +1,18 @@
 """What people type after options, in every customary form."""
 
 import json
+from io import StringIO
 
 import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tests.helpers.command_line import call
 from tests.helpers.media import write_clip
 from tests.helpers.tiny_model import NAMES, write_tiny_model
-from tfcseg.cli.options import list_of, one_of, seconds, split_list, whole_numbers
+from tfcseg.cli.options import one_of, seconds, some_of, split_list, whole_numbers
 from tfcseg.errors import DataError, UsageError
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.weights.registry import locate_weights
@@ -55,7 +57,7 @@ def test_lists_take_commas_and_repetition():
     assert split_list(["a, b", "c,"]) == ["a", "b", "c"]
     assert split_list(None) == split_list([]) == []
     assert whole_numbers(["2,4", "8"]) == [2, 4, 8]
-    assert list_of("mode", lambda: ("tfc", "image"))(["TFC", " Image"]) == ["tfc", "image"]
+    assert some_of("mode", ("tfc", "image"), "", default="").callback(["TFC", " Image"]) == ["tfc", "image"]
     with pytest.raises(typer.BadParameter, match="the list is empty"):
         split_list(["", ","])
     with pytest.raises(typer.BadParameter, match=r"'2\.5' is not a whole number"):
@@ -160,3 +162,15 @@ def test_decisions_say_once_what_became_of_the_sound(weights, tmp_path):
     done = call("run", clip, "-o", tmp_path / "out", "-m", weights, "--no-flow-consistency", "-v", "-q")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("overlay.mp4: H.264; sound: ") == 1
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_models_fit_a_terminal_of_80_columns_and_are_whole_on_others(monkeypatch, columns):
+    printed = StringIO()
+    console = Console(width=columns, file=printed, force_terminal=True, color_system=None)
+    monkeypatch.setattr("tfcseg.cli.console.Console", lambda **options: console)
+    assert call("models").returncode == 0
+    lines = printed.getvalue().splitlines()
+    (shown,) = (line.split() for line in lines if line.startswith("tfc-mosaic *"))
+    assert shown == ["tfc-mosaic", "*", "mosaic", "51", "4.3", "M", "64.4", "98.1", "97.7", "Apache-2.0"]
+    assert max(map(len, lines)) <= 80

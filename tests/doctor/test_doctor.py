@@ -14,7 +14,6 @@ from tfcseg.doctor.checks import (
     CHECKS,
     FRAMES,
     Finding,
-    check_extras,
     check_ffmpeg,
     check_gpu,
     check_libraries,
@@ -103,12 +102,12 @@ def test_a_check_that_fails_itself_is_a_finding(monkeypatch):
     def fail():
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("tfcseg.doctor.checks.CHECKS", {"moon": fail, "extras": check_extras})
+    monkeypatch.setattr("tfcseg.doctor.checks.CHECKS", {"moon": fail, "processor": check_processor})
     done = call("doctor", "--json")
     assert done.returncode == 1
-    moon, extras = json.loads(done.stdout)["findings"]
+    moon, processor = json.loads(done.stdout)["findings"]
     assert (moon["name"], moon["found"]) == ("moon", "the check failed (RuntimeError: two lines)")
-    assert extras["name"] == "extras"
+    assert processor["name"] == "processor"
 
 
 def test_what_is_shown_is_not_interpreted(monkeypatch):
@@ -236,5 +235,5 @@ def test_wrong_results_are_broken(wrong, said):
 
 
 def test_everything_that_is_examined_is_known_here():
-    assert list(CHECKS) == [*("libraries", "extras", "ffmpeg", "processor", "GPU", "weights", "self-test")]
+    assert list(CHECKS) == [*("libraries", "ffmpeg", "processor", "GPU", "weights", "self-test")]
     assert {finding.name for finding in check_libraries()} > {"tfcseg", "torch", "numpy", "opencv", "av"}

@@ -221,11 +221,18 @@ def test_the_command_exports_a_run_and_says_what(out):
     assert (out / "areas.csv").read_text().splitlines()[0] == "second,frames,road"
 
 
-def test_mattes_of_earlier_classes_go_when_others_take_their_place(out):
-    assert len(list(out.glob("matte_*"))) > 2
+def test_mattes_of_other_classes_stay(out):
+    """Also those of an earlier export: only what is written anew is replaced, or in the way."""
+    before = {path.name: path.read_bytes() for path in out.glob("matte_*")}
+    assert len(before) > 2
+    (out / "matte_road.mp4").write_bytes(b"earlier")
     (out / "matte_mine.mp4").write_text("of another program")
+    done = call("export", out, "--to", "matte", "--classes", "road")
+    assert f"{str(out / 'matte_road.mp4')!r} and 1 more already exist" in done.error
     assert call("export", out, "--to", "matte", "--classes", "road", "--overwrite").returncode == 0
-    assert {path.name for path in out.glob("matte_*")} == {"matte_road.mp4", "matte_road.webm", "matte_mine.mp4"}
+    after = {path.name: path.read_bytes() for path in out.glob("matte_*")}
+    assert after.pop("matte_mine.mp4") == b"of another program"
+    assert after == before
 
 
 def test_what_is_there_is_not_replaced_unasked(out):
@@ -241,7 +248,8 @@ def test_mattes_find_the_source_or_say_what_is_missing(clip, out, tmp_path):
     matte = ("--to", "matte", "--classes", "road", "--overwrite")
     done = call("export", out, *matte)
     assert done.returncode == 1
-    assert "'gone.mp4' is not there, and mattes need the source's pixels; give it with --source" in done.error
+    where = f"{str(out)!r}, a folder above it or the current one"
+    assert f"'gone.mp4' is not in {where}, and mattes need the source's pixels; give it with --source" in done.error
     longer = write_video(tmp_path / "longer.mp4", moving_images(FRAMES + 1, (48, 64)))
     done = call("export", out, *matte, "--source", longer)
     assert done.returncode == 1
@@ -249,6 +257,31 @@ def test_mattes_find_the_source_or_say_what_is_missing(clip, out, tmp_path):
     assert call("export", out, *matte, "--source", clip).returncode == 0
     shutil.copy(clip, out / "source.mp4")  # what --copy-source writes
     assert call("export", out, *matte).returncode == 0
+
+
+@pytest.mark.parametrize("given", ["../in/clip.mp4", "in/clip.mp4", "clip.mp4"])
+def test_mattes_find_the_source_from_anywhere(clip, out, tmp_path, monkeypatch, given):
+    """As it was given to the run, from wherever that was: inside its folder, above it, or where its user still is."""
+    (tmp_path / "in").mkdir()
+    shutil.copy(clip, tmp_path / "in")
+    report = json.loads((out / "report.json").read_text())
+    report["input"]["path"] = given
+    (out / "report.json").write_text(json.dumps(report))
+    monkeypatch.chdir(tmp_path / "in")
+    done = call("export", out, "--to", "matte", "--classes", "road", "--overwrite")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert call("export", "../out", "--to", "matte", "--classes", "road", "--overwrite").returncode == 0
+
+
+def test_a_video_of_the_same_name_elsewhere_is_not_taken_for_the_source(clip, out, tmp_path, monkeypatch):
+    shutil.copy(clip, tmp_path)
+    report = json.loads((out / "report.json").read_text())
+    report["input"]["path"] = "clip.mp4"
+    (out / "report.json").write_text(json.dumps(report))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    write_video(tmp_path / "elsewhere" / "clip.mp4", moving_images(FRAMES - 1, (48, 64)))
+    assert call("export", out, "--to", "matte", "--classes", "road", "--overwrite").returncode == 0
 
 
 def test_a_run_without_a_report_needs_a_frame_rate(out):

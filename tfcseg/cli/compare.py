@@ -20,7 +20,6 @@ from tfcseg.cli.console import (
     progress,
 )
 from tfcseg.cli.groups import Without, grouped, names_of
-from tfcseg.cli.options import whole_numbers
 from tfcseg.comparison import DEFAULT_MODES
 from tfcseg.errors import UsageError
 from tfcseg.evaluation.scope import Scope
@@ -54,7 +53,7 @@ Frames = Annotated[
     typer.Option(
         help="Only draw these frames (counted from 0) in one picture, -o FILE: source, labels by image and by tfc, "
         "similarity, updated points if there are any.",
-        callback=whole_numbers,
+        callback=options.whole_numbers,
     ),
 ]
 Baseline = Annotated[
@@ -137,13 +136,12 @@ def _check_frames(context: typer.Context, source: str, *, is_dataset: bool) -> N
 
 
 def _show(result: Comparison, source: str, output: Path | None, printing: options.Printing) -> None:
-    from tfcseg.files import to_json
     from tfcseg.runs.outputs import default_output
 
     for warning in result.warnings:
         print_warning(warning)
     if printing.as_json:
-        print_json(to_json(result))
+        print_json(result)
     else:
         _print_comparison(result)
     if not printing.quiet:

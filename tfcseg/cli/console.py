@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from tfcseg.files import claimed_files, to_json, write_json
 from tfcseg.spelling import visible
 
 if TYPE_CHECKING:
@@ -86,23 +87,24 @@ _WIDE = 1000  # columns where no terminal shows the text: files and programs nee
 
 
 def print_json(content: Any) -> None:
-    """Print a result for programs."""
-    json.dump(content, sys.stdout, indent=2, allow_nan=False)
+    """Print a result for programs; `to_json` says what it may be."""
+    json.dump(to_json(content), sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")
     sys.stdout.flush()
 
 
-def print_results(*parts: str | Text | Table | Markdown, is_wide: bool = False, on_stderr: bool = False) -> None:
-    """Print lines and tables; ``is_wide``: tables may be wider than the terminal. Files do not get the blanks that fill
-    the lines of a table."""
+def print_results(*parts: str | Text | Table | Markdown, on_stderr: bool = False) -> None:
+    """Print lines and tables. Files do not get the blanks that fill the lines of a table."""
     is_shown = is_terminal() if on_stderr else sys.stdout.isatty()
     console = Console(stderr=on_stderr, highlight=False, emoji=False, width=None if is_shown else _WIDE)
     if on_stderr and is_shown:
         console = stderr
     for part in parts:
         text = plain(part) if isinstance(part, str) else part
+        if isinstance(text, Table) and text.columns[-1].no_wrap:  # numbers are not cut where a terminal is narrow
+            text.width = console.measure(text, options=console.options.update(width=_WIDE)).maximum
         with nullcontext() if console.is_terminal else console.capture() as printed:
-            console.print(text, soft_wrap=is_wide or not isinstance(part, (Table, Markdown)))
+            console.print(text, soft_wrap=not isinstance(part, (Table, Markdown)), crop=False)
         if printed is not None:
             console.file.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
 
@@ -127,11 +129,8 @@ def print_tables(text: str, *, on_stderr: bool = False) -> None:
 
 
 def new_table(headings: Iterable[str | Text]) -> Table:
-    """Table whose first column is aligned to the left, the others, of numbers, to the right.
-
-    Where a console is narrow, names and headings are wrapped; numbers are never cut.
-    """
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    """Table whose first column is aligned to the left, the others, of numbers, to the right."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column, heading in enumerate(headings):
         table.add_column(heading, justify="right" if column else "left", no_wrap=bool(column))
     return table
@@ -169,8 +168,6 @@ def measured(
 
     ``text`` makes Markdown for people of the result.
     """
-    from tfcseg.files import claimed_files, to_json, write_json
-
     with ExitStack() as stack:
         output = file.output
         if output is not None:
@@ -181,7 +178,7 @@ def measured(
         if output is not None:
             (write or write_json)(output, found)
     if printing.as_json:
-        print_json(to_json(found))
+        print_json(found)
     else:
         print_tables(text(to_json(found)))
     if output is not None and not printing.quiet:

@@ -14,6 +14,7 @@ from tfcseg.cli.console import fail_if_incomplete, new_table, print_json, print_
 from tfcseg.cli.groups import Without, grouped, names_of
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.evaluation.scope import Scope
+from tfcseg.files import claimed_files
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.html import shown_number as number
 from tfcseg.weights.device import DeviceOptions
@@ -65,7 +66,6 @@ def command(
     """
     from tfcseg.evaluation.evaluate import evaluate
     from tfcseg.evaluation.result import RESULT_FILES, write_evaluation
-    from tfcseg.files import claimed_files
 
     if predictions is not None:
         why = "changes nothing: --predictions are scored as they are, in the data set's classes; leave it out"
@@ -99,17 +99,14 @@ def command(
 
 
 def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
-    from tfcseg.files import to_json
-
     if not printing.quiet:
         for skip in result.skipped[:_NOTES_SHOWN]:
             where = skip.video if skip.frame is None else f"{skip.video}/{skip.frame}"
             print_warning(f"{skip.kind}: {where}: {skip.reason}")
         if len(result.skipped) > _NOTES_SHOWN:
-            more = len(result.skipped) - _NOTES_SHOWN
-            print_warning(f"{more} more like this; --json and eval.json list them all")
+            print_warning(f"{len(result.skipped) - _NOTES_SHOWN} more like this; --json and eval.json list them all")
     if printing.as_json:
-        print_json(to_json(result.to_json()))
+        print_json(result.to_json())
     else:
         _print_evaluation(result, root.resolve().name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from tfcseg.cli.console import print_line, print_warning, progress
 from tfcseg.cli.groups import Without, grouped, names_of
 from tfcseg.errors import UsageError
 from tfcseg.exports import FORMATS
+from tfcseg.files import claimed_files
 from tfcseg.runs.options import ResultOptions
 from tfcseg.spelling import visible
 
@@ -49,8 +50,6 @@ def command(
         print(visible(str(folder / name)))
 
 
-_FRAME_SIZE = "1280x720"
-
 ConvertSource = Annotated[
     str,
     typer.Argument(
@@ -62,9 +61,12 @@ ConvertOutput = Annotated[Path, typer.Argument(metavar="OUT", help="File to writ
 Name = Annotated[str | None, typer.Option(help="Name of the model in its card.", show_default="the source's")]
 Licence = Annotated[str | None, typer.Option(help="Licence of the weights in the card.", show_default="the source's")]
 FrameSize = Annotated[
-    str | None,
+    Any,  # typer would take a tuple for two arguments
     typer.Option(
-        help="ONNX: size of the frames that are to be segmented.", show_default=_FRAME_SIZE, metavar="WIDTHxHEIGHT"
+        help="ONNX: size of the frames that are to be segmented.",
+        show_default="1280x720",
+        parser=options.frame_size,
+        metavar="WIDTHxHEIGHT",
     ),
 ]
 Size = Annotated[
@@ -92,16 +94,14 @@ def convert_command(
 
     Example: tfcseg convert segformer-b0 segformer-b0.safetensors
     """
-    from tfcseg.files import claimed_files
-
     if output.suffix == ".onnx":
         if name is not None or licence is not None:
             raise UsageError("--name and --licence are for .safetensors; ONNX graphs have those of the model")
         from tfcseg.inference.onnx_graphs import non_keyframe_path, write_onnx
 
-        wanted, second = options.frame_size(frame_size or _FRAME_SIZE), non_keyframe_path(output)
+        second = non_keyframe_path(output)
         with claimed_files(output.parent, [output.name, second.name], inputs=[source], overwrite=overwrite):
-            agreement = write_onnx(source, output, wanted, size)
+            agreement = write_onnx(source, output, frame_size or (720, 1280), size)
         if not printing.quiet:
             print_line(f"{agreement:.2%} of the labels in a test are those of PyTorch (one side, no sparse attention)")
         print(visible(str(output)))

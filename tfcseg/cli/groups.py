@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type
 import typer
 from typer.models import OptionInfo
 
-from tfcseg.cli.options import completing, one_of, refuse_empty_list
+from tfcseg.cli.options import completing, one_of, split_list
 from tfcseg.options import THE_MODELS, Declared, check, declared
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -92,7 +92,7 @@ def _parameter(field: Declared, default_text: str, heading: str | None) -> inspe
         settings["autocompletion"] = completing(option.choices or option.suggestions)
     if option.is_list:
         kind, default = list[str], None
-        settings["callback"] = refuse_empty_list
+        settings["callback"] = lambda values: split_list(values) or None
     # Typer would add --no-… to a switch that is off by default.
     flags = (field.flag,) if default is False and not option.flags else option.flags
     typed = typer.Argument(**settings) if option.is_argument else typer.Option(*flags, **settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tfcseg.cli import options
-from tfcseg.cli.console import facts_table, is_terminal, new_table, plain, print_json, print_results, stderr
-from tfcseg.files import to_json
+from tfcseg.cli.console import facts_table, new_table, plain, print_json, print_results, stderr
+from tfcseg.inference.options import describe_method
 from tfcseg.report.html import shown_number as number
 from tfcseg.spelling import visible
 
@@ -39,12 +38,11 @@ def doctor_command(
     """
     from tfcseg.doctor.checks import SCHEMA, examine
 
-    waiting: AbstractContextManager[Any] = stderr.status("examining") if is_terminal() else nullcontext()
-    with waiting as status:
-        findings = examine(lambda name: status.update(visible(f"examining: {name}")) if status else None)
+    with stderr.status("examining") as status:
+        findings = examine(lambda name: status.update(f"examining: {name}"))
     broken = [finding.name for finding in findings if finding.status == "broken"]
     if as_json:
-        print_json({"schema": SCHEMA, "is_healthy": not broken, "findings": to_json(findings)})
+        print_json({"schema": SCHEMA, "is_healthy": not broken, "findings": findings})
     else:
         _print(findings, broken)
     if broken:
@@ -65,9 +63,11 @@ def _print(findings: Sequence[Finding], broken: Sequence[str]) -> None:
 
 _SCORES = {"mIoU": "tfc_miou", "VC8": "tfc_vc8", "VC16": "tfc_vc16"}
 _MEANING = """\
-* the default. In percent, in mode tfc, on {data}. mIoU (accuracy) is over the
-classes that both the model and these data have, so it does not compare models of different classes. VC: share of the
-pixels whose label stays the same over 8 or 16 frames where the true label does. tfcseg models NAME describes one."""
+* the default. In percent, in mode tfc, on {data}.
+mIoU (accuracy) is over the classes that both the model and these data have, so
+it does not compare models of different classes. VC: share of the pixels whose
+label stays the same over 8 or 16 frames where the true label does.
+tfcseg models NAME describes one."""
 
 
 def models_command(
@@ -86,11 +86,17 @@ def models_command(
 
     Example: tfcseg models default
     """
-    from tfcseg.weights.loading import read_card
+    from tfcseg.weights.loading import find_weights, read_card
     from tfcseg.weights.registry import list_models
 
     if name is not None:
-        _show_one(name, as_json=as_json)
+        path, sha256 = find_weights(name)
+        card = read_card(path)
+        one = _facts(path, sha256, card)
+        if as_json:
+            print_json({**one, "class_names": card.labels.names, "palette": card.labels.palette})
+        else:
+            print_results(facts_table(_lines(card, one)), _class_list(card.labels))
         return
     facts = [
         {
@@ -115,25 +121,11 @@ def models_command(
             plain(model["licence"].split(";")[0]),
         )
     data = sorted({str(model["measured"].get("data", "unnamed data")) for model in facts})
-    print_results(table, Text(_MEANING.format(data=visible(" and ".join(data)))), is_wide=True)
-
-
-def _show_one(name: str, *, as_json: bool) -> None:
-    from tfcseg.weights.loading import find_weights, read_card
-
-    path, sha256 = find_weights(name)
-    card = read_card(path)
-    facts = _facts(path, sha256, card)
-    if as_json:
-        print_json({**facts, "class_names": list(card.labels.names), "palette": list(map(list, card.labels.palette))})
-        return
-    print_results(facts_table(_lines(card, facts)), _class_list(card.labels), is_wide=True)
+    print_results(table, Text(_MEANING.format(data=visible(" and ".join(data)))))
 
 
 def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
-    config, used = card.config, card.config.defaults
-    from tfcseg.inference.options import describe_method
-
+    config = card.config
     scores = [f"{title} {number(card.measured[key])}" for title, key in _SCORES.items() if key in card.measured]
     return [
         ("name", card.name),
@@ -143,21 +135,18 @@ def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("file", facts["path"]),
         ("size", f"{facts['parameters'] / 1e6:.1f} M parameters, {facts['size_bytes'] / 1e6:.1f} MB"),
         ("backbone", f"{config.backbone}, for frames of {card.preprocessing.size} px on the short side"),
-        ("method", describe_method(used)),
-        ("measured", f"{', '.join(scores)} on {card.measured.get('data')}" if scores else "nothing"),
+        ("method", describe_method(config.defaults)),
+        ("measured", f"{', '.join(scores)} on {card.measured.get('data', 'unnamed data')}" if scores else "nothing"),
         ("classes", f"{len(card.labels)} ({card.labels.name})"),
     ]
 
 
 def _class_list(labels: LabelSet) -> Text:
     """One line per class: index, colour and name."""
-    text = Text()
-    for index, (name, colour) in enumerate(zip(labels.names, labels.palette, strict=True)):
-        text.append(f"{index:>4} ")
-        text.append("██", style="rgb({},{},{})".format(*colour))
-        text.append(f" #{bytes(colour).hex()} {visible(name)}\n")
-    text.rstrip()
-    return text
+    return Text("\n").join(
+        Text.assemble(f"{index:>4} ", ("██", f"#{bytes(colour).hex()}"), f" #{bytes(colour).hex()} {visible(name)}")
+        for index, (name, colour) in enumerate(zip(labels.names, labels.palette, strict=True))
+    )
 
 
 def _facts(path: Path, sha256: str | None, card: ModelCard) -> dict[str, Any]:

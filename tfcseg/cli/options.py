@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import typer
 
@@ -30,9 +30,6 @@ _CLOCK = re.compile(rf"(?:(?:(?P<h>\d{{1,9}}):)?(?P<m>\d{{1,9}}):)?(?P<s>{_NUMBE
 _UNITS = re.compile(rf"(?:(?P<h>{_NUMBER})\s*h)?\s*(?:(?P<m>{_NUMBER})\s*m)?\s*(?:(?P<s>{_NUMBER})\s*s)?")
 MAX_PIXELS = 100_000_000
 """Of one frame, as for media."""
-
-Known: TypeAlias = Sequence[str] | Callable[[], Sequence[str]]
-"""Names, or a function that returns them."""
 
 
 def seconds(text: str) -> float:
@@ -72,22 +69,6 @@ def split_list(values: Sequence[str] | None) -> list[str]:
     return words
 
 
-def refuse_empty_list(values: Sequence[str] | None) -> Sequence[str] | None:
-    """Return ``values`` as they are, for an option's ``callback``; refuse a list of commas alone."""
-    split_list(values)
-    return values
-
-
-def names_in(known: Known) -> Sequence[str]:
-    """The names themselves."""
-    return known() if callable(known) else known
-
-
-def list_of(what: str, known: Known) -> Callable[[Sequence[str] | None], list[str]]:
-    """Make a ``callback`` for lists of ``known`` names; other words raise UsageError with the closest names."""
-    return lambda values: [known_name(what, word, names_in(known)) for word in split_list(values)]
-
-
 def whole_numbers(values: Sequence[str] | None) -> list[int]:
     """Parse a comma-separated list of whole numbers, for an option's ``callback``."""
     words = split_list(values)
@@ -119,24 +100,29 @@ def check_range(start: float | None, end: float | None) -> None:
         raise UsageError(f"--end {end:g} is not after --start {start:g}")
 
 
-def completing(known: Known) -> Callable[[str], list[str]]:
-    """Make an ``autocompletion`` for a word or for the last word of a comma-separated list."""
+def completing(known: Sequence[str] | Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
+    """Make an ``autocompletion`` for a word, or the last one of a comma-separated list, among names or what a function
+    returns."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, word = incomplete.rpartition(",")
         try:
-            return [f"{before}{comma}{name}" for name in names_in(known) if name.casefold().startswith(word.casefold())]
+            names = known() if callable(known) else known
+            return [f"{before}{comma}{name}" for name in names if name.casefold().startswith(word.casefold())]
         except TfcsegError:  # nothing to offer; the command itself reports the error
             return []
 
     return complete
 
 
-def some_of(what: str, known: Known, help: str, *, default: str) -> Any:
-    """Option that takes ``known`` names, one by one or in lists with commas; ``default`` is shown in help."""
-    return typer.Option(
-        help=help, show_default=default, callback=list_of(what, known), autocompletion=completing(known)
-    )
+def some_of(what: str, known: Sequence[str], help: str, *, default: str) -> Any:
+    """Option that takes ``known`` names, one by one or in lists with commas; other words raise UsageError with the
+    closest name. ``default`` is shown in help."""
+
+    def found(values: Sequence[str] | None) -> list[str]:
+        return [known_name(what, word, known) for word in split_list(values)]
+
+    return typer.Option(help=help, show_default=default, callback=found, autocompletion=completing(known))
 
 
 def output_to(help: str, default: str = "") -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import re
-import select
 import sys
-from typing import Any, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, cast
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
@@ -20,8 +20,6 @@ from tfcseg.spelling import hint
 # typer uses click's exceptions or, in later versions, its own copies; this is the usage error in either case.
 _TyperUsageError = cast("type[Exception]", typer.BadParameter.__base__)
 logger = logging.getLogger(__name__)
-_NO_PLACE = {errno.EACCES, errno.ENAMETOOLONG}
-"""What the system says of a path, wherever it is looked at."""
 
 
 class Command(TyperCommand):
@@ -49,21 +47,16 @@ class Program(TyperGroup):
         logging.captureWarnings(True)
         try:
             code = super().main(*args, **{"prog_name": "tfcseg", **extra, "standalone_mode": False})
-            sys.stdout.flush()
-        except (TfcsegError, _TyperUsageError) as error:
-            code = _report(error)
         except typer.Abort:  # interrupted while an error or an interruption was being reported
-            code = _report(Interrupted("interrupted"))
+            code = Interrupted.exit_code
         finally:
             logging.captureWarnings(False)
         sys.exit(code)
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
-        """Parse the arguments. Typer would not report an interruption here."""
-        try:
+        """Parse the program's own arguments."""
+        with _reported():
             return super().make_context(*args, **extra)
-        except KeyboardInterrupt:
-            raise typer.Exit(_report(Interrupted("interrupted"))) from None
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Parse the program's own arguments; without any, print the help."""
@@ -74,29 +67,9 @@ class Program(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command and report its failure while the log is open and before typer swallows interrupts."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except (TfcsegError, _TyperUsageError) as error:
-            raise typer.Exit(_report(error)) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(_report(Interrupted("interrupted; unfinished files were removed"))) from None
-        except BrokenPipeError:
-            if not _reader_has_left():
-                raise
-            # Python would otherwise complain when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit from None
-        except typer.Exit:
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in _NO_PLACE:
-                raise typer.Exit(_report(TfcsegError(f"{error.filename}: {error.strerror}"))) from None
-            logger.exception("a bug in tfcseg")
-            raise
-        else:
-            return result
+        """Run a command and report its failure while the log is open."""
+        with _reported():
+            return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the first argument names, or raise UsageError with the closest ones."""
@@ -114,11 +87,31 @@ def _refuse_empty(args: list[str]) -> None:
             raise UsageError(f"the argument after {before!r} is empty: {argument!r}; is a variable unset?")
 
 
-def _report(error: Exception) -> int:
-    """Print the error and return its exit code."""
-    failure = error if isinstance(error, TfcsegError) else UsageError(_explain(error))
-    print_error(str(failure))
-    return failure.exit_code
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Print what fails inside, in one line, and exit with its code; typer itself says nothing of interrupts."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except (TfcsegError, _TyperUsageError) as error:
+        _exit_with(error if isinstance(error, TfcsegError) else UsageError(_explain(error)))
+    except KeyboardInterrupt:
+        _exit_with(Interrupted("interrupted; unfinished files were removed"))
+    except typer.Exit:
+        raise
+    except Exception as error:
+        # What the system says of a path, wherever it is looked at.
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.ENAMETOOLONG):
+            _exit_with(TfcsegError(f"{error.filename}: {error.strerror}"))
+        logger.exception("a bug in tfcseg")
+        raise
+
+
+def _exit_with(error: TfcsegError) -> NoReturn:
+    print_error(str(error))
+    raise typer.Exit(error.exit_code) from None
 
 
 def _explain(error: Exception) -> str:
@@ -127,18 +120,5 @@ def _explain(error: Exception) -> str:
     if option and near:
         return f"no such option {option}; did you mean {' or '.join(sorted(near))}?"
     message = found.format_message().rstrip(".")
-    for word in sys.argv[1:]:
-        if word.startswith("-") and word != "-" and os.path.lexists(word):
-            message += f"; for the file {word!r} write './{word}'"
     command = "tfcseg" if found.ctx is None else found.ctx.command_path
     return f"{message[:1].lower()}{message[1:]}; see {command} --help"
-
-
-def _reader_has_left() -> bool:
-    """Whether the reader of stdout has gone, as with ``| head``."""
-    try:
-        watch = select.poll()
-        watch.register(sys.stdout.fileno(), 0)  # errors are reported without asking
-        return bool(watch.poll(0))
-    except OSError:  # not a file
-        return False

@@ -12,8 +12,9 @@ import typer
 from tfcseg.cli import options
 from tfcseg.cli.console import OnProgress, fail_if_incomplete, measured, print_line
 from tfcseg.cli.groups import Without, grouped
-from tfcseg.cli.program import Command
+from tfcseg.cli.program import Command, Program
 from tfcseg.evaluation.scope import Scope
+from tfcseg.files import claimed_files
 from tfcseg.model.options import MODE_VARIANTS, PAPER_OPTIONS, InferenceOptions
 from tfcseg.research import tables as markdown
 from tfcseg.research.paper import row_names
@@ -23,7 +24,7 @@ from tfcseg.weights.device import DeviceOptions
 if TYPE_CHECKING:
     from tfcseg.research.calibration import Calibration
 
-app = typer.Typer(help="Reproduce the paper's tables; measure and publish models.", rich_markup_mode=None)
+app = typer.Typer(cls=Program, help="Reproduce the paper's tables; measure and publish models.", rich_markup_mode=None)
 
 _SETTINGS = ("paper", "model")
 _STILLS = "folders with images/, masks/ (value = id, 0 = void) and, in them or above, classes.json {id: name}."
@@ -61,7 +62,7 @@ def ablate_command(
     root: options.VspwFolder,
     choice: options.ModelChoice,
     rows: Annotated[
-        list[str] | None, options.some_of("row", row_names, "Rows to compute, e.g. image,reuse,tfc.", default="all")
+        list[str] | None, options.some_of("row", row_names(), "Rows to compute, e.g. image,reuse,tfc.", default="all")
     ] = None,
     without_bce: Annotated[str | None, typer.Option(help="Weights trained without L_bce, for an extra row.")] = None,
     settings: Annotated[
@@ -233,7 +234,6 @@ def publish(
 
     Example: tfcseg research publish my.safetensors --name m --measure VSPW_480p
     """
-    from tfcseg.files import claimed_files
     from tfcseg.research import publishing
 
     with claimed_files(output, []):  # remove the folder again if nothing was written
@@ -265,9 +265,7 @@ def tables(
 
     Example: tfcseg research tables .
     """
-    from tfcseg.research.tables import write_tables
-
-    for path in write_tables(root):
+    for path in markdown.write_tables(root):
         print(visible(str(path)))
 
 
@@ -283,7 +281,6 @@ def average(
 
     Example: tfcseg research average mean.safetensors my.safetensors=1
     """
-    from tfcseg.files import claimed_files
     from tfcseg.research.publishing import average_files
 
     files = [part.rpartition("=")[0] or part for part in parts]
@@ -309,7 +306,6 @@ def add_things(
 
     Example: tfcseg research add-things my.safetensors tfc-mosaic m2.safetensors
     """
-    from tfcseg.files import claimed_files
     from tfcseg.research import publishing
 
     with claimed_files(out.parent, [out.name], inputs=[str(weights), source], overwrite=overwrite):

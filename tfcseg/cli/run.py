@@ -20,7 +20,8 @@ from tfcseg.errors import Interrupted, TfcsegError, UsageError, without_password
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.html import shown_number as number
 from tfcseg.report.html import shown_percent as percent
-from tfcseg.runs.options import ResultOptions, SteadyOptions
+from tfcseg.runs.options import ResultOptions, RunOptions, SteadyOptions
+from tfcseg.runs.state import unfinished_frames
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from tfcseg.report.schema import Report
     from tfcseg.runs.batch import Outcome
     from tfcseg.runs.inputs import Inputs as FoundInputs
-    from tfcseg.runs.options import RunOptions
     from tfcseg.runs.pipeline import Listener
 
 logger = logging.getLogger(__name__)
@@ -73,8 +73,6 @@ def command(
 
     Example: tfcseg run assets/demo.mp4 --end 0.5 -o half_a_second
     """
-    from tfcseg.runs.options import RunOptions
-
     if not (results.kinds or results.formats or printing.as_json):
         raise UsageError("all outputs are switched off; nothing would be written")
     options.check_range(start, end)
@@ -154,7 +152,7 @@ def _run_each(places: Sequence[tuple[str, Path]], model: str, job: RunOptions, *
         check_model(shared, job)
     for source, folder in places:
         try:
-            with _listener(shown=not quiet) as listener:
+            with _listener(job, shown=not quiet) as listener:
                 outcome = run_input(source, folder, shared, job, listener)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {_what_is_kept(folder)}") from None
@@ -202,8 +200,6 @@ def _show(outcome: Outcome, *, is_batch: bool, quiet: bool) -> None:
 
 
 def _what_is_kept(folder: Path) -> str:
-    from tfcseg.runs.state import unfinished_frames
-
     frames = unfinished_frames(folder)
     if frames == 0:
         return f"nothing in {str(folder)!r} is complete yet, so --resume would start from the beginning"
@@ -215,17 +211,20 @@ def _what_is_kept(folder: Path) -> str:
 
 
 @contextmanager
-def _listener(*, shown: bool) -> Iterator[Listener]:
+def _listener(job: RunOptions, *, shown: bool) -> Iterator[Listener]:
     """A bar for the frames, with their speed, and one for each export."""
+    from tfcseg.runs.batch import frames_wanted
     from tfcseg.runs.pipeline import Listener
 
-    started_s = time.monotonic()
+    started_s, done = time.monotonic(), 0
     with progress(shown=shown) as on_progress:
 
         def on_frame(frame: Any, info: Any) -> None:
-            speed = (frame.index + 1) / max(time.monotonic() - started_s, 1e-3)
+            nonlocal done
+            done += 1  # a resumed run begins with a later frame
+            speed = done / max(time.monotonic() - started_s, 1e-3)
             name = info.source.path.name if info.source.is_on_disk else info.source.name
-            on_progress(name or info.source.name, frame.index + 1, info.frames_declared, f"{speed:.1f} fps")
+            on_progress(name or info.source.name, frame.index + 1, frames_wanted(info, job), f"{speed:.1f} fps")
 
         yield Listener(on_frame, on_progress)
 
@@ -288,7 +287,6 @@ def steady_command(
     Example: tfcseg steady clip.mp4 --masks clip_masks -o clip_steady
     """
     from tfcseg.runs.inputs import Inputs
-    from tfcseg.runs.options import RunOptions
     from tfcseg.runs.outputs import default_output
 
     job = RunOptions(

@@ -14,7 +14,9 @@ from tfcseg.cli import options
 from tfcseg.cli.console import is_terminal, print_facts, print_json, print_line, print_tables, print_warning, progress
 from tfcseg.cli.groups import grouped
 from tfcseg.errors import Interrupted, UsageError
+from tfcseg.files import claimed_files, to_json
 from tfcseg.report.html import shown_number as number
+from tfcseg.research.tables import adapted_table
 from tfcseg.spelling import visible
 from tfcseg.training.options import AdaptOptions, TrainRequest
 from tfcseg.weights.device import DeviceOptions
@@ -125,26 +127,19 @@ def adapt_command(
     if output.suffix != ".safetensors":
         raise UsageError(f"{str(output)!r} is not a weights file; give one that ends in .safetensors")
     from tfcseg.adaptation.adapt import adapt, work_folder
-    from tfcseg.files import claimed_files
-    from tfcseg.training.run import TrainListener
 
     measured_on = validate or []
-
-    def show(record: dict[str, Any]) -> None:
-        if not (printing.quiet or is_terminal()):  # a terminal has bars
-            print_line(describe(record))
-
     try:
         with (
             claimed_files(output.parent, [output.name], inputs=[*videos, *measured_on], overwrite=overwrite),
-            progress(shown=not printing.quiet) as on_progress,
+            _listener(shown=not printing.quiet) as listener,
         ):
             result = adapt(
                 *(videos, choice.model, output, numbers),
                 validate=measured_on,
                 device=device,
                 overwrite=overwrite,
-                listener=TrainListener(on_progress, show, print_warning),
+                listener=listener,
             )
     except KeyboardInterrupt:
         kept = f"progress is kept in {work_folder(output)}; run the same command again to continue"
@@ -153,9 +148,6 @@ def adapt_command(
 
 
 def _show_adapted(result: AdaptResult, printing: options.Printing) -> None:
-    from tfcseg.files import to_json
-    from tfcseg.research.tables import adapted_table
-
     content = to_json(result)
     if not printing.quiet:
         print_tables(adapted_table(content), on_stderr=True)

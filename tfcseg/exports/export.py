@@ -8,11 +8,11 @@ import logging
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path, PurePath
-from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -31,15 +31,11 @@ from tfcseg.options import OnProgress
 
 logger = logging.getLogger(__name__)
 
-_IS_IT = "is it the same video?"
-
 _AT_ONCE = 4
 """Classes whose videos are encoded in one pass: bounds memory and processes, whatever the number of classes."""
 
 _MARGIN_PX = 16
 """Width of the border around a class whose colours are kept, so that encoding does not darken its edge."""
-
-_Writer: TypeAlias = Callable[[Path, LabelledVideo, AddNote], AbstractContextManager[AddFrame]]
 
 
 @dataclass(slots=True)
@@ -129,32 +125,22 @@ def _write_labels(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[A
 def _write_areas(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[AddFrame]:
     """A row per second: its number, how many frames it has, and the mean share of the pixels of each exported class."""
     shown = video.shown_indices
-    pixels = np.zeros(len(shown), np.int64)
-    second = frames = 0
+    seconds: dict[int, NDArray[np.int64]] = {}  # number of frames, then pixels of each class
+
+    def add(index: int, labels: Labels) -> None:
+        counts = seconds.setdefault(int(index / video.frame_rate), np.zeros(1 + len(shown), np.int64))
+        counts += [1, *count_values(labels)[shown]]
+
+    yield add
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["second", "frames", *(video.labels.names[index] for index in shown)])
-
-        def end_second() -> None:
-            nonlocal frames
-            if frames:
-                shares = pixels / (frames * video.size[0] * video.size[1])
-                table.writerow([second, frames, *(f"{share:.6f}" for share in shares)])
-            pixels[:] = frames = 0
-
-        def add(index: int, labels: Labels) -> None:
-            nonlocal second, frames
-            if int(index / video.frame_rate) != second:
-                end_second()
-                second = int(index / video.frame_rate)
-            pixels[:] += count_values(labels)[shown]
-            frames += 1
-
-        yield add
-        end_second()
+        for second, (frames, *pixels) in seconds.items():
+            whole = frames * video.size[0] * video.size[1]
+            table.writerow([second, frames, *(f"{count / whole:.6f}" for count in pixels)])
 
 
-_WRITERS: Mapping[str, _Writer] = {
+_WRITERS = {
     "coco": write_coco,
     "cvat": write_cvat,
     "yolo": write_yolo,
@@ -166,8 +152,7 @@ _WRITERS: Mapping[str, _Writer] = {
 @contextmanager
 def _scratch(folder: Path) -> Iterator[None]:
     """Make an empty folder for the block, and remove it afterwards."""
-    with suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         yield
@@ -208,15 +193,13 @@ def _write_some_mattes(video: LabelledVideo, classes: Sequence[int], scratch: Pa
                 VideoWriter(scratch / alpha, WITH_ALPHA, named=folder / alpha, **video.encoding)
             )
             writers.append((index, matte, cutout))
-        for number, labels in enumerate(video.read_labels()):
-            image = _next_image(images, number, len(video.masks), video.size)
+        for number, (image, labels) in enumerate(zip_longest(images, video.read_labels())):
+            _check_image(image, number, video)
             for index, matte, cutout in writers:
                 mask = np.multiply(labels == index, 255, dtype=np.uint8)
                 matte.write(cv2.merge([mask, mask, mask]))
                 cutout.write(cut_out(image, mask))
             yield number + 1
-        if next(images, None) is not None:
-            raise InputError(f"the source has more than the {len(video.masks)} frames of the masks; {_IS_IT}")
 
 
 def cut_out(image: Image, mask: Labels) -> Image:
@@ -226,11 +209,15 @@ def cut_out(image: Image, mask: Labels) -> Image:
     return np.dstack([cv2.bitwise_and(image, image, mask=near), mask])
 
 
-def _next_image(images: Iterator[Image], number: int, frames: int, size: tuple[int, int]) -> Image:
-    image = next(images, None)
+def _check_image(image: Image | None, number: int, video: LabelledVideo) -> None:
+    """Raise InputError for a frame that cannot be that of the mask ``number``."""
     if image is None:
-        raise InputError(f"the source ends after {number} frames, there are masks of {frames}; {_IS_IT}")
-    if image.shape[:2] != size:
-        found, wanted = (f"{width}×{height}" for height, width in (image.shape[:2], size))
-        raise InputError(f"frame {number} of the source is {found}, its mask {wanted}; {_IS_IT}")
-    return image
+        problem = f"the source ends after {number} frames, there are masks of {len(video.masks)}"
+    elif number == len(video.masks):
+        problem = f"the source has more than the {number} frames of the masks"
+    elif image.shape[:2] != video.size:
+        found, wanted = (f"{width}×{height}" for height, width in (image.shape[:2], video.size))
+        problem = f"frame {number} of the source is {found}, its mask {wanted}"
+    else:
+        return
+    raise InputError(f"{problem}; is it the same video?")

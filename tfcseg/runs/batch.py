@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from tfcseg.errors import FinishedError, LostConnection, TfcsegError, without_pa
 from tfcseg.files import parse_json, to_json
 from tfcseg.inference.groups import SECTION_PARTS
 from tfcseg.inference.options import checked_options
+from tfcseg.media.frames import VideoInfo
 from tfcseg.media.reader import probe
 from tfcseg.media.source import Source
 from tfcseg.media.writer import PART_FRAMES
@@ -146,10 +149,16 @@ def _is_long(source: str, options: RunOptions) -> bool:
         info = probe(source)
     except TfcsegError:  # its run reports why
         return False
-    frames = info.frames_declared or 0
-    if options.end_s is not None:
-        frames = min(frames, int(options.end_s * info.frame_rate))
-    return frames - int((options.start_s or 0) * info.frame_rate) > SECTION_PARTS * PART_FRAMES
+    return (frames_wanted(info, options) or 0) > SECTION_PARTS * PART_FRAMES
+
+
+def frames_wanted(info: VideoInfo, options: RunOptions) -> int | None:
+    """Frames of the part of a video that a run is of, if its container says how many the video has."""
+    whole, rate = info.frames_declared, info.frame_rate
+    if whole is None:
+        return None
+    start, end = (math.ceil(Fraction(str(time_s or 0)) * rate) for time_s in (options.start_s, options.end_s))
+    return (whole if options.end_s is None else min(whole, end)) - start
 
 
 def _run_shared(

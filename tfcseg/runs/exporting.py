@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from fractions import Fraction
@@ -15,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, UsageError
-from tfcseg.exports import FILE_NAMES, MATTE_NAME
-from tfcseg.exports.export import Exported, check_formats, check_names, export
+from tfcseg.exports import FILE_NAMES
+from tfcseg.exports.export import Exported, check_formats, check_names, export, matte_names
 from tfcseg.exports.labelled_video import LabelledVideo
-from tfcseg.files import claimed_files, read_json_object
+from tfcseg.files import claimed_files, identity, read_json_object
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Image, prefetch_frames
 from tfcseg.media.images import natural_key
@@ -29,7 +28,7 @@ from tfcseg.media.source import Given, Source
 from tfcseg.options import OnProgress
 from tfcseg.runs.job import Job
 from tfcseg.runs.options import ResultOptions
-from tfcseg.runs.outputs import OutputDir, folder_lock, is_own, numbered
+from tfcseg.runs.outputs import OutputDir, folder_lock, numbered
 from tfcseg.runs.state import unfinished_frames
 
 SCRATCH = "exports"  # folder in the state folder where exports are until all of them are complete
@@ -111,13 +110,9 @@ def export_run(
     )
     names = {FILE_NAMES[name] for name in options.formats if name in FILE_NAMES}
     if "matte" in options.formats:
-        names |= {path.name for path in folder.iterdir() if MATTE_NAME.fullmatch(path.name)}
+        names |= {name for index in video.shown_indices for name in matte_names(labels, index)}
     with claimed_files(folder, sorted(names), overwrite=overwrite), folder_lock(folder) as state:
-        exported = export(video, options.formats, folder, state / SCRATCH, on_frame)
-        for path in (folder / name for name in names - {*exported.files.values()}):
-            if is_own(path):  # a matte of a class that is not exported now
-                path.unlink()
-        return exported
+        return export(video, options.formats, folder, state / SCRATCH, on_frame)
 
 
 def _finished_run(folder: Path) -> tuple[OutputDir, Mapping[str, Any], Sequence[Path]]:
@@ -159,13 +154,20 @@ def _names_of(out: OutputDir, masks: Sequence[Path]) -> list[str]:
 def _images_of(
     out: OutputDir, facts: Mapping[str, Any], source: str | Path | None, rate: Fraction, *, must_exist: bool
 ) -> Callable[[], AbstractContextManager[Iterator[Image]]]:
-    """Function that opens the frames: from ``source``, from the run's input, or from the run's copy of it."""
-    found = str(facts.get("path", "")) if source is None else source
-    if os.path.exists(found):  # noqa: PTH110  # any text, also one with null characters
+    """Function that opens the frames: from ``source``, from the run's input, or from the run's copy of it.
+
+    The report has the input as it was typed, mostly from a folder that the run's folder is in.
+    """
+    given, folder = str(facts.get("path", "")) if source is None else str(source), out.path.resolve()
+    places = [*folder.parents, Path(), folder] if source is None else [Path()]
+    found = next((path for place in places if given and identity(path := place / given)), None)
+    if found is not None:
         times = {"start_s": facts.get("start_s"), "end_s": facts.get("end_s")}
         return partial(open_images, found, frame_rate=rate, **times)
     if must_exist and (source is not None or not out.source.exists()):
-        raise DataError(f"{str(found)!r} is not there, and mattes need the source's pixels; give it with --source")
+        is_one_place = source is not None or Path(given).is_absolute()
+        where = "there" if is_one_place else f"in {str(folder)!r}, a folder above it or the current one"
+        raise DataError(f"{given!r} is not {where}, and mattes need the source's pixels; give it with --source")
     return partial(open_images, out.source)
 
 
