@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tfcseg.drawing.render import shrink_labels
 from tfcseg.errors import DataError, UsageError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
@@ -72,8 +72,7 @@ def teacher_network(path: Path) -> Network:
     )
 
     def predict(image: Image, size: tuple[int, int]) -> Labels:
-        found = cv2.resize(teacher.labels(image), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        return np.asarray(found, dtype=np.uint8)
+        return shrink_labels(teacher.labels(image), size)
 
     return Network(facts, labels, predict)
 
@@ -146,8 +145,7 @@ class ClipTargets:
         Positions without a target have values that are not classes of ``labels``.
         """
         for index, grid in enumerate(self.grids):
-            enlarged = cv2.resize(grid, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-            target = np.asarray(enlarged, dtype=np.uint8)
+            target = shrink_labels(grid, size)
             yield np.where(target == NO_CLASS, np.uint8(_NEVER_CONSTANT[index % 2]), target)
 
 

@@ -74,11 +74,12 @@ def build_rows(settings: InferenceOptions) -> list[Row]:
     """All rows for the ``settings`` of the full method, in the table's order."""
     larger = settings.keyframe_scale if settings.keyframe_scale > 1 else LARGER_KEYFRAMES
     image = replace(settings, mode="image", sides="one", keyframes="fixed", keyframe_interval=1)
+    one_size = replace(image, half_size_share=0.0)
     options = replace(settings, sides="one", keyframes="fixed", keyframe_scale=1.0)
     plain = Variant(weight=0.0, updates=False)
     rows = [
         Row("image", "image", None, image, None),
-        Row("one-size", "image, at one size", "image", replace(image, half_size_share=0.0), None),
+        *([Row("one-size", "image, at one size", "image", one_size, None)] if image.half_size_share else []),
         Row("reuse", "feature reuse", "image", options, plain),
         Row("interpolation", "+ interpolation", "reuse", options, replace(plain, weight="soft")),
         Row("hard", "+ hard weights", "interpolation", options, replace(plain, weight="hard")),
@@ -96,7 +97,6 @@ def build_rows(settings: InferenceOptions) -> list[Row]:
     ]
     for n in (n for n in INTERVALS if n > options.keyframe_interval):
         rows.append(Row(f"interval-{n}", f"TFC, interval {n}", "tfc", replace(options, keyframe_interval=n), Variant()))
-    rows = [row for row in rows if row.name != "one-size" or image.half_size_share]
     return rows + _own_rows(options, larger)
 
 

@@ -21,14 +21,13 @@ from tfcseg.labels.label_sets import ADE31, VOC21
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import MODEL_FIELDS, InferenceOptions
 from tfcseg.model.things import Things
+from tfcseg.research.paper import SCORES
 from tfcseg.training.networks import THINGS_OF, trained_on_without_things
 from tfcseg.training.teachers import load_things
 from tfcseg.training.truth import VOC_NAMES
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, save_model
 from tfcseg.weights.model_card import TEXT_LIMIT, ModelCard
 from tfcseg.weights.registry import read_registry, write_registry
-
-SCORES = ("miou", "vc8", "vc16")
 
 DRAWN_BETTER = ("person", "car")
 """Rivals in the second network: the image network finds and draws them better."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -59,13 +58,6 @@ _UNNAMED = 254
 """Marks values that classes.json does not name; sets have fewer classes than this."""
 
 
-class Still(NamedTuple):
-    """An image and its mask."""
-
-    image: Path
-    mask: Path
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class StillSet:
     """A folder of labelled stills, some of whose classes are merged for scoring (``merged_classes``)."""
@@ -78,16 +70,18 @@ class StillSet:
     """(256,) class index -> class index for scoring; NO_CLASS stays."""
     values: Labels
     """(256,) value of a mask -> class index for scoring."""
-    stills: tuple[Still, ...]
+    stills: tuple[Path, ...]
+    """The images."""
 
-    def read(self, still: Still) -> tuple[Image, Labels]:
+    def read(self, still: Path) -> tuple[Image, Labels]:
         """Read (H, W, 3) image and (H', W') target, NO_CLASS = void; DataError for a value without a name."""
-        raw = read_mask(still.mask)
+        mask = _mask_of(still)
+        raw = read_mask(mask)
         target = np.asarray(cv2.LUT(raw, self.values), dtype=np.uint8)
         is_unnamed = target == _UNNAMED
         if is_unnamed.any():
-            raise DataError(f"{still.mask}: value {raw[is_unnamed].min()} is not named in {CLASSES}")
-        return read_image(still.image), target
+            raise DataError(f"{mask}: value {raw[is_unnamed].min()} is not named in {CLASSES}")
+        return read_image(still), target
 
 
 def open_stills(folder: str | Path) -> StillSet:
@@ -124,16 +118,19 @@ def _ids_by_name(file: Path) -> Mapping[str, int]:
     return named
 
 
-def _list_stills(folder: Path) -> tuple[Still, ...]:
+def _list_stills(folder: Path) -> tuple[Path, ...]:
     entries = sorted((folder / "images").iterdir())
-    found = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
-    stills = tuple(Still(path, folder / "masks" / f"{path.stem}.png") for path in found)
+    stills = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
     if not stills:
         raise DataError(f"{folder / 'images'}: has no images")
-    lacking = [still.mask for still in stills if not still.mask.is_file()]
+    lacking = [mask for mask in map(_mask_of, stills) if not mask.is_file()]
     if lacking:
         raise DataError(f"{lacking[0]}: no such mask ({len(lacking)} of {len(stills)} images have none)")
-    return stills
+    return tuple(stills)
+
+
+def _mask_of(image: Path) -> Path:
+    return image.parent.parent / "masks" / f"{image.stem}.png"
 
 
 @dataclass(frozen=True, slots=True)
