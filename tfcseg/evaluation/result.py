@@ -267,11 +267,12 @@ class WorstFrames:
         held = self._kept.get(stretch)
         if share <= (held.wrong if held else 0.0):
             return
-        confusions = tuple((a, b, float(wrong[a, b] / target.size)) for a, b in _greatest(wrong, _OF_FRAME))
-        small = [_pack(shrink_labels(labels, picture_size(labels.shape))) for labels in (target, prediction)]
-        self._kept[stretch] = WorstFrame(
-            self._video, frame, share, confusions, image, target=small[0], prediction=small[1]
-        )
+        most = np.argsort(-wrong, axis=None, kind="stable")[:_OF_FRAME].tolist()
+        places = [divmod(position, wrong.shape[1]) for position in most]
+        confusions = tuple((a, b, float(wrong[a, b] / target.size)) for a, b in places if wrong[a, b])
+        small = [shrink_labels(labels, picture_size(labels.shape)) for labels in (target, prediction)]
+        packed = [cv2.imencode(".png", labels)[1].tobytes() for labels in small]
+        self._kept[stretch] = WorstFrame(self._video, frame, share, confusions, image, *packed)
         if len(self._kept) > _PER_VIDEO:
             del self._kept[min(self._kept, key=lambda each: self._kept[each].wrong)]
 
@@ -285,10 +286,6 @@ def worst_of(videos: Iterable[Sequence[WorstFrame]], count: int) -> list[WorstFr
     ranked = [(rank, frame) for frames in videos for rank, frame in enumerate(frames)]
     chosen = sorted(ranked, key=lambda each: (each[0], -each[1].wrong))[:count]
     return sorted((frame for _, frame in chosen), key=lambda each: -each.wrong)
-
-
-def _pack(labels: Labels) -> bytes:
-    return bytes(cv2.imencode(".png", labels)[1])
 
 
 def unpack(packed: bytes) -> Labels:
@@ -400,10 +397,3 @@ def _matrix(evaluation: Evaluation) -> dict[str, Any]:
             if table[row, column] >= 0.0005
         ],
     }
-
-
-def _greatest(wrong: Counts, count: int) -> list[tuple[int, int]]:
-    """Row and column of at most ``count`` entries above zero, the greatest first."""
-    order: list[int] = np.argsort(-wrong, axis=None, kind="stable")[:count].tolist()
-    places = (divmod(position, wrong.shape[1]) for position in order)
-    return [place for place in places if wrong[place]]
