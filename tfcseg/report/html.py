@@ -44,9 +44,9 @@ def relative_url(path: str, folder: Path) -> str:
     return quote(os.fsencode(os.path.relpath(path, folder)))
 
 
-def data_url(picture: bytes, kind: str = "image/jpeg") -> str:
-    """Data URL of ``picture``."""
-    return f"data:{kind};base64,{base64.b64encode(picture).decode('ascii')}"
+def data_url(picture: bytes) -> str:
+    """Data URL of a JPEG file."""
+    return f"data:image/jpeg;base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 def _embedded(data: object) -> Markup:

@@ -11,9 +11,10 @@ import math
 import numbers
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,7 +241,8 @@ class FrameTable:
     """
 
     def __init__(self, path: Path, keep_bytes: int = 0, columns: Sequence[str] = columns_for()) -> None:
-        self._path, self._columns = path, columns
+        self._columns = columns
+        self._errors = partial(output_errors, f"cannot write {str(path)!r}")
         with self._errors():
             if keep_bytes:
                 os.truncate(path, keep_bytes)
@@ -277,9 +279,6 @@ class FrameTable:
                 with suppress(OSError):  # closing tries to write the same row again
                     self._file.close()
                 raise
-
-    def _errors(self) -> AbstractContextManager[None]:
-        return output_errors(f"cannot write {str(self._path)!r}")
 
 
 def _cell(name: str, value: float | str | None) -> str:
