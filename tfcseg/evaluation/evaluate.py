@@ -168,7 +168,8 @@ class VideoScorer:
         prediction = self._translate(frame, predicted)
         before = self.confusion.counts.copy()
         self.confusion.update(target, prediction)
-        self._worst.offer(frame.stem, frame.image, self.confusion.counts - before, target, prediction)
+        if frame.image is not None:
+            self._worst.offer(frame.stem, frame.image, self.confusion.counts - before, target, prediction)
         self._consistency.update(target, prediction, after_gap=after_gap)
         if self.scoring.measure_flow_consistency:
             self._measure_flow_consistency(frame, predicted, after_gap=after_gap)

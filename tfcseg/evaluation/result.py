@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import class_shares, colorize, covered, mark_difference, overlay, shrink, shrink_labels
+from tfcseg.drawing.render import class_shares, covered, shrink, shrink_labels
 from tfcseg.errors import InputError
 from tfcseg.files import make_folder, replace_atomically, write_json
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
@@ -26,12 +25,11 @@ from tfcseg.machine import device_name, library_versions
 from tfcseg.media.images import read_image
 from tfcseg.metrics.scores import Counts, Labels, Mean, WindowScores, percent
 from tfcseg.report.html import shown_percent, write_html
-from tfcseg.report.moments import encode_jpeg, picture_size
+from tfcseg.report.moments import draw_pictures, picture_size
 
 _PER_VIDEO = 8
 _STRETCH = 15  # frames of which the worst one is kept: one second of VSPW
 _OF_FRAME = 3  # confusions that are named
-_TINT, _QUALITY = 0.65, 82
 _KEY_SHARE = 0.02  # of a picture, from which a class stands in the key to the colours
 _WORST, _SKIPS, _PICTURED = 10, 50, 8
 _CELLS = 24  # classes with a row of their own in the matrix; the others share one
@@ -71,7 +69,7 @@ class WorstFrame:
     wrong: float  # share of the pixels with a class that can be predicted
     confusions: tuple[tuple[int, int, float], ...]
     """The most frequent ones: class, what it was taken for (K: none), share of all pixels."""
-    image: Path | None
+    image: Path
     target: bytes
     prediction: bytes
 
@@ -257,7 +255,7 @@ class WorstFrames:
         self._kept: dict[int, WorstFrame] = {}
         self._frames = 0
 
-    def offer(self, frame: str, image: Path | None, counts: Counts, target: Labels, prediction: Labels) -> None:
+    def offer(self, frame: str, image: Path, counts: Counts, target: Labels, prediction: Labels) -> None:
         """Take the next frame, with its (K, K + 1) ``counts`` and (H, W) labels."""
         stretch, self._frames = self._frames // _STRETCH, self._frames + 1
         wrong = counts * self._is_predictable[:, None]
@@ -293,20 +291,12 @@ def unpack(packed: bytes) -> Labels:
     return np.asarray(cv2.imdecode(np.frombuffer(packed, np.uint8), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
 
 
-def draw_frame(image: Path | None, target: Labels, prediction: Labels, labels: LabelSet) -> list[dict[str, Any]]:
-    """JPEG files with titles: frame, truth, prediction, where it is wrong; without the image, the (h, w) labels."""
-    palette = labels.palette_array()
+def draw_frame(image: Path, target: Labels, prediction: Labels, labels: LabelSet) -> dict[str, str]:
+    """Pictures of the page by title, of the size of (h, w) labels; InputError if the image cannot be read."""
+    size = (target.shape[0], target.shape[1])
+    wrong = covered((prediction != target) & (target != NO_CLASS), size)
     maps = {"Truth": target, "Prediction": prediction}
-    filmed = None
-    with suppress(InputError):  # the evaluation reports it
-        filmed = None if image is None else shrink(read_image(image), (target.shape[0], target.shape[1]))
-    if filmed is None:
-        pictures = {title: colorize(each, palette) for title, each in maps.items()}
-    else:
-        tinted = {title: overlay(filmed, each, palette, alpha=_TINT) for title, each in maps.items()}
-        wrong = (prediction != target) & (target != NO_CLASS)
-        pictures = {"Frame": filmed, **tinted, "Wrong": mark_difference(filmed, covered(wrong, filmed.shape[:2]))}
-    return [{"title": title, "data": encode_jpeg(picture, _QUALITY)} for title, picture in pictures.items()]
+    return draw_pictures(shrink(read_image(image), size), maps, {"Wrong": wrong}, labels.palette_array())
 
 
 def colour_key(maps: Iterable[Labels], labels: LabelSet) -> list[dict[str, str]]:
@@ -343,12 +333,16 @@ def _worst_frames(evaluation: Evaluation) -> dict[str, Any]:
     names = [*labels.names, "none"]
     for each in worst_of([score.worst_frames for score in evaluation.per_video], _PICTURED):
         target, prediction = unpack(each.target), unpack(each.prediction)
+        try:
+            pictures = draw_frame(each.image, target, prediction, labels)
+        except InputError:  # an evaluation that needs the image reports it
+            continue
         maps += [target, prediction]
         drawn.append(
             {
                 "title": f"{each.video}, frame {each.frame}",
                 "value": each.wrong,
-                "pictures": draw_frame(each.image, target, prediction, labels),
+                "pictures": pictures,
                 "notes": [
                     f"{names[truth]} → {names[label]} {shown_percent(share, 1)}"
                     for truth, label, share in each.confusions

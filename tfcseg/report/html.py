@@ -44,11 +44,6 @@ def relative_url(path: str, folder: Path) -> str:
     return quote(os.fsencode(os.path.relpath(path, folder)))
 
 
-def data_url(picture: bytes) -> str:
-    """Data URL of a JPEG file."""
-    return f"data:image/jpeg;base64,{base64.b64encode(picture).decode('ascii')}"
-
-
 def _embedded(data: object) -> Markup:
     from markupsafe import Markup
 
@@ -65,13 +60,7 @@ def _environment() -> Environment:
 
     loader = PackageLoader("tfcseg.report", "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {
-        "plain": visible,
-        "number": shown_number,
-        "percent": shown_percent,
-        "clock": shown_time,
-        "data_url": data_url,
-    }
+    made.filters |= {"plain": visible, "number": shown_number, "percent": shown_percent, "clock": shown_time}
     for kind, names in (("style", ("page.css",)), ("script", ("charts.js", "player.js"))):
         folder = files("tfcseg.report") / "templates"
         text = "".join((folder / name).read_text(encoding="utf-8") for name in names)

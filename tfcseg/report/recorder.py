@@ -19,11 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Image, Labels, covered, mark_difference, overlay, shrink, shrink_labels
+from tfcseg.drawing.render import Image, Labels, covered, shrink, shrink_labels
 from tfcseg.errors import OutputError
 from tfcseg.files import replace_atomically
-from tfcseg.report.html import data_url
-from tfcseg.report.moments import Moment, MomentPool, encode_jpeg, picture_size
+from tfcseg.report.moments import Moment, MomentPool, draw_pictures, picture_size
 from tfcseg.report.player import SERIES, ThinnedSeries, new_timeline
 from tfcseg.report.schema import FrameRow
 
@@ -32,7 +31,6 @@ MOMENTS = {"moment": 10, "doubt": 6}
 
 _SHARE_COLUMNS = 256  # and up to twice as many
 _STATE_NAME = "page.npz"
-_QUALITY, _TINT = 80, 0.65
 _CHANGES = 3
 
 
@@ -106,13 +104,7 @@ class PageRecorder:
         return Moment(row.frame, row.unsure or 0.0, _greatest_changes(unsure, unsure, is_unsure), pictures)
 
     def _pictures(self, image: Image, maps: Mapping[str, Labels], marks: Mapping[str, Labels]) -> dict[str, str]:
-        """Data URLs: the image (H, W, 3), its ``maps`` (H, W) in colours, and ``marks`` (h, w) as `covered` returns."""
-        frame = shrink(image, picture_size(image.shape))
-        small = {title: shrink_labels(labels, frame.shape[:2]) for title, labels in maps.items()}
-        tinted = {title: overlay(frame, labels, self.palette, alpha=_TINT) for title, labels in small.items()}
-        marked = {title: mark_difference(frame, coverage) for title, coverage in marks.items()}
-        pictures = {"Frame": frame, **tinted, **marked}
-        return {title: data_url(encode_jpeg(picture, _QUALITY)) for title, picture in pictures.items()}
+        return draw_pictures(shrink(image, picture_size(image.shape)), maps, marks, self.palette)
 
     def save(self, folder: Path) -> None:
         """Save everything that ``restore`` needs in one file in ``folder``; OutputError on failure."""
