@@ -13,13 +13,12 @@ Ids 0 and 255 are void, whatever their names. Shapes: H W image, K classes of a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.evaluation.evaluate import prediction_table
@@ -30,7 +29,6 @@ from tfcseg.media.masks import read_mask
 from tfcseg.media.source import IMAGE_SUFFIXES
 from tfcseg.metrics.scores import (
     ConfusionMatrix,
-    Counts,
     Labels,
     Mean,
     class_iou,
@@ -191,59 +189,46 @@ def compare_stills(
     networks = [*(teacher_network(Path(path)) for path in teachers), *map(student_network, loaded)]
     refuse_doubles([network.facts.name for network in networks], "networks")
     vocabularies = {network.labels.name: network.labels for network in networks}
-    scored = [_ScoredSet(each, vocabularies) for each in sets]
-    counts = [[each.count(network, on_progress) for each in scored] for network in networks]
+    tables = [{name: translation(each, labels) for name, labels in vocabularies.items()} for each in sets]
+    scores = [
+        {each.name: _score(each, network, table, on_progress) for each, table in zip(sets, tables, strict=True)}
+        for network in networks
+    ]
+    facts = [
+        SetFacts(each.name, len(each.stills), {name: tuple(of.per_class) for name, of in scores[0][each.name].items()})
+        for each in sets
+    ]
     return StillsResult(
-        sets=tuple(each.facts(own) for each, own in zip(scored, counts[0], strict=True)),
-        networks=tuple(_network_scores(networks, scored, counts)),
+        sets=tuple(facts),
+        networks=tuple(_with_means([network.facts for network in networks], scores, list(vocabularies))),
         **made_by(loaded),
     )
 
 
-class _ScoredSet:
-    """A set with the classes of each vocabulary."""
-
-    def __init__(self, stills: StillSet, vocabularies: Mapping[str, LabelSet]) -> None:
-        self.stills = stills
-        self.tables = {name: translation(stills, labels) for name, labels in vocabularies.items()}
-
-    def count(self, network: Network, on_progress: OnProgress) -> Counts:
-        """Count (K, K + 1) pixels by class and predicted class."""
-        table = self.tables[network.labels.name]
-        confusion = ConfusionMatrix(len(self.stills.labels))
-        for done, still in enumerate(self.stills.stills, 1):
-            image, target = self.stills.read(still)
-            labels = network.predict(image, (target.shape[0], target.shape[1]))
-            confusion.update(target, np.asarray(cv2.LUT(labels, table), dtype=np.uint8))
-            on_progress(f"{network.facts.name} on {self.stills.name}", done, len(self.stills.stills))
-        return confusion.counts
-
-    def can_predict(self, vocabulary: str) -> NDArray[np.bool_]:
-        """(K,) whether a vocabulary has each class."""
-        return np.isin(np.arange(len(self.stills.labels)), self.tables[vocabulary])
-
-    def score(self, counts: Counts, vocabulary: str, own: str) -> SetScore:
-        """Score a network with label set ``own`` on the classes of ``vocabulary``."""
-        kept = self.can_predict(vocabulary)
-        of_kept = only_targets(counts, kept)
-        occurs = of_kept.sum(axis=1) > 0
-        iou = class_iou(of_kept)
-        return SetScore(
-            miou=percent(mean_iou(of_kept)),
-            pixel_accuracy=percent(pixel_accuracy(of_kept)),
-            is_complete=not np.any(occurs & ~self.can_predict(own)),
-            per_class={self.stills.labels.names[k]: percent(float(iou[k])) for k in np.flatnonzero(occurs)},
-        )
-
-    def facts(self, counts: Counts) -> SetFacts:
-        """Facts about the set; ``counts`` are those of any network."""
+def _score(
+    stills: StillSet, network: Network, tables: Mapping[str, Labels], on_progress: OnProgress
+) -> dict[str, SetScore]:
+    """Scores of a network on a set by vocabulary; ``tables`` are their translations."""
+    confusion = ConfusionMatrix(len(stills.labels))
+    for done, still in enumerate(stills.stills, 1):
+        image, target = stills.read(still)
+        labels = network.predict(image, (target.shape[0], target.shape[1]))
+        confusion.update(target, np.asarray(cv2.LUT(labels, tables[network.labels.name]), dtype=np.uint8))
+        on_progress(f"{network.facts.name} on {stills.name}", done, len(stills.stills))
+    names = stills.labels.names
+    predictable = {name: np.isin(np.arange(len(names)), table) for name, table in tables.items()}
+    scores = {}
+    for vocabulary, kept in predictable.items():
+        counts = only_targets(confusion.counts, kept)
         occurs = counts.sum(axis=1) > 0
-        names = self.stills.labels.names
-        classes = {
-            vocabulary: tuple(names[k] for k in np.flatnonzero(occurs & self.can_predict(vocabulary)))
-            for vocabulary in self.tables
-        }
-        return SetFacts(self.stills.name, len(self.stills.stills), classes)
+        iou = class_iou(counts)
+        scores[vocabulary] = SetScore(
+            miou=percent(mean_iou(counts)),
+            pixel_accuracy=percent(pixel_accuracy(counts)),
+            is_complete=not np.any(occurs & ~predictable[network.labels.name]),
+            per_class={names[k]: percent(float(iou[k])) for k in np.flatnonzero(occurs)},
+        )
+    return scores
 
 
 def translation(stills: StillSet, labels: LabelSet) -> Labels:
@@ -258,27 +243,19 @@ def translation(stills: StillSet, labels: LabelSet) -> Labels:
     return table
 
 
-def _network_scores(
-    networks: Sequence[Network], sets: Sequence[_ScoredSet], counts: Sequence[Sequence[Counts]]
-) -> list[NetworkScores]:
-    """Scores of all networks, from their ``counts`` on each set; students are compared with the best teacher."""
-    vocabularies = list(sets[0].tables)
-    found: list[NetworkScores] = []
-    for network, own in zip(networks, counts, strict=True):
-        scores = {
-            each.stills.name: {name: each.score(numbers, name, network.labels.name) for name in vocabularies}
-            for each, numbers in zip(sets, own, strict=True)
-        }
-        mean = {name: _mean([of[name] for of in scores.values()]) for name in vocabularies}
-        found.append(NetworkScores(network.facts, scores, mean, {}))
-    teachers = [each for each in found if each.network.role == "teacher"]
-    best = {name: max((each.mean[name] or 0 for each in teachers), default=0) for name in vocabularies}
-    for number, each in enumerate(found):
-        if each.network.role == "student":
-            known = {name: mean for name, mean in each.mean.items() if best[name] and mean is not None}
-            shares = {name: 100 * mean / best[name] for name, mean in known.items()}
-            found[number] = replace(each, to_best_teacher=shares)
-    return found
+def _with_means(
+    networks: Sequence[NetworkFacts],
+    scores: Sequence[Mapping[str, Mapping[str, SetScore]]],
+    vocabularies: Sequence[str],
+) -> Iterator[NetworkScores]:
+    """``scores[network][set][vocabulary]`` with means over sets; students are compared with the best teacher."""
+    means = [{name: _mean([of[name] for of in own.values()]) for name in vocabularies} for own in scores]
+    of_teachers = [mean for network, mean in zip(networks, means, strict=True) if network.role == "teacher"]
+    best = {name: max((mean[name] or 0 for mean in of_teachers), default=0) for name in vocabularies}
+    for network, own, mean in zip(networks, scores, means, strict=True):
+        known = {name: value for name, value in mean.items() if best[name] and value is not None}
+        shares = {name: 100 * value / best[name] for name, value in known.items()}
+        yield NetworkScores(network, own, mean, shares if network.role == "student" else {})
 
 
 def _mean(scores: Sequence[SetScore]) -> float | None:
