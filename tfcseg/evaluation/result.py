@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import class_shares, covered, shrink, shrink_labels
+from tfcseg.drawing.render import class_shares, covered, shrink_labels
 from tfcseg.errors import InputError
 from tfcseg.files import make_folder, replace_atomically, write_json
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
@@ -292,11 +292,10 @@ def unpack(packed: bytes) -> Labels:
 
 
 def draw_frame(image: Path, target: Labels, prediction: Labels, labels: LabelSet) -> dict[str, str]:
-    """Pictures of the page by title, of the size of (h, w) labels; InputError if the image cannot be read."""
-    size = (target.shape[0], target.shape[1])
-    wrong = covered((prediction != target) & (target != NO_CLASS), size)
-    maps = {"Truth": target, "Prediction": prediction}
-    return draw_pictures(shrink(read_image(image), size), maps, {"Wrong": wrong}, labels.palette_array())
+    """Pictures of the page by title, of (h, w) labels; InputError if the image cannot be read."""
+    pixels, maps = read_image(image), {"Truth": target, "Prediction": prediction}
+    wrong = covered((prediction != target) & (target != NO_CLASS), picture_size(pixels.shape))
+    return draw_pictures(pixels, maps, {"Wrong": wrong}, labels.palette_array())
 
 
 def colour_key(maps: Iterable[Labels], labels: LabelSet) -> list[dict[str, str]]:

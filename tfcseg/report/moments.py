@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Image, Labels, mark_difference, overlay, shrink_labels
+from tfcseg.drawing.render import Image, Labels, mark_difference, overlay, shrink, shrink_labels
 
 APART_S = 1
 """Minimum distance of moments in all but short videos."""
@@ -130,11 +130,13 @@ def picture_size(size: Sequence[int]) -> tuple[int, int]:
 
 
 def draw_pictures(
-    frame: Image, maps: Mapping[str, Labels], marks: Mapping[str, NDArray[np.uint8]], palette: NDArray[np.uint8]
+    image: Image, maps: Mapping[str, Labels], marks: Mapping[str, NDArray[np.uint8]], palette: NDArray[np.uint8]
 ) -> dict[str, str]:
-    """JPEG files as data URLs by title: ``frame`` (h, w, 3), ``maps`` (H, W) of labels in the colours of ``palette``
-    (K, 3), and ``marks`` (h, w) as `covered` returns them."""
-    small = {title: shrink_labels(labels, (frame.shape[0], frame.shape[1])) for title, labels in maps.items()}
+    """JPEG files as data URLs by title, of `picture_size`: ``image`` (H, W, 3), ``maps`` of labels in the colours of
+    ``palette`` (K, 3), and ``marks`` (h, w) as `covered` returns them at that size."""
+    size = picture_size(image.shape)
+    frame = shrink(image, size)
+    small = {title: shrink_labels(labels, size) for title, labels in maps.items()}
     tinted = {title: overlay(frame, labels, palette, alpha=_TINT) for title, labels in small.items()}
     marked = {title: mark_difference(frame, coverage) for title, coverage in marks.items()}
     jpegs = {title: encode_jpeg(each, _QUALITY) for title, each in {"Frame": frame, **tinted, **marked}.items()}

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Image, Labels, covered, shrink, shrink_labels
+from tfcseg.drawing.render import Image, Labels, covered, shrink_labels
 from tfcseg.errors import OutputError
 from tfcseg.files import replace_atomically
 from tfcseg.report.moments import Moment, MomentPool, draw_pictures, picture_size
@@ -93,18 +93,17 @@ class PageRecorder:
     def _moment(self, row: FrameRow, image: Image, before: Labels, after: Labels) -> Moment:
         is_different = before != after
         marked = covered(is_different, picture_size(image.shape))
-        pictures = self._pictures(image, {"Labels before": before, "Labels after": after}, {"What changed": marked})
+        maps = {"Labels before": before, "Labels after": after}
+        pictures = draw_pictures(image, maps, {"What changed": marked}, self.palette)
         changes = _greatest_changes(before, after, is_different)
         return Moment(row.frame, row.label_change or 0.0, changes, pictures)
 
     def _doubt(self, row: FrameRow, image: Image, labels: Labels, is_unsure: NDArray[np.bool_]) -> Moment:
         unsure, size_wh = shrink_labels(labels, is_unsure.shape), picture_size(image.shape)[::-1]
         marked = cv2.resize(np.multiply(is_unsure, 255, dtype=np.uint8), size_wh, interpolation=cv2.INTER_LINEAR)
-        pictures = self._pictures(image, {"Labels": labels}, {"Likely wrong": np.asarray(marked, dtype=np.uint8)})
+        marks = {"Likely wrong": np.asarray(marked, dtype=np.uint8)}
+        pictures = draw_pictures(image, {"Labels": labels}, marks, self.palette)
         return Moment(row.frame, row.unsure or 0.0, _greatest_changes(unsure, unsure, is_unsure), pictures)
-
-    def _pictures(self, image: Image, maps: Mapping[str, Labels], marks: Mapping[str, Labels]) -> dict[str, str]:
-        return draw_pictures(shrink(image, picture_size(image.shape)), maps, marks, self.palette)
 
     def save(self, folder: Path) -> None:
         """Save everything that ``restore`` needs in one file in ``folder``; OutputError on failure."""
