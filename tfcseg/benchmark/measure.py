@@ -61,10 +61,8 @@ class Contest:
     """Data shared by all parts of a benchmark."""
 
     request: Request
-    folder: Path
-    """Temporary; removed when the benchmark ends."""
-    images: tuple[Image, ...]
-    """The first frames of the video, decoded, to measure the network alone."""
+    folder: Path  # temporary; removed when the benchmark ends
+    images: tuple[Image, ...]  # the first frames of the video, decoded, to measure the network alone
     first_time_s: float
     frame_rate: Fraction
     weights: str  # name or file, for `load_model`
@@ -305,8 +303,7 @@ class Memory:
     """Peak memory of a contender's process during a run, without ffmpeg's processes."""
 
     peak_mib: float
-    before_mib: float
-    """Before the first frame: Python, packages and model."""
+    before_mib: float  # before the first frame: Python, packages and model
     gpu_peak_mib: float | None
     frames: int
 

@@ -23,8 +23,7 @@ from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.weights.loading import save_model
 from tfcseg.weights.model_card import BACKBONES, IMAGENET_PREPROCESSING, ModelCard
 
-BOUNDARY_SHARE = 0.08
-"""Share of the cells at stride 4 next to another class; the default model's on the demo clip."""
+BOUNDARY_SHARE = 0.08  # share of the cells at stride 4 next to another class; the default model's on the demo clip
 
 _SEED = 0
 _WIDTHS = {"mosaic": 128, "efficientnet_lite0": 128}

@@ -54,8 +54,7 @@ from tfcseg.workers import WorkerOptions, work_through
 
 logger = logging.getLogger(__name__)
 
-_STRAY = 254
-"""Marks meaningless values in a lookup table; data sets have at most 253 classes, so it is no class."""
+_STRAY = 254  # marks meaningless values in a lookup table; data sets have at most 253 classes, so it is no class
 
 _ABSENT: tuple[SkipKind, ...] = ("missing image", "missing mask")
 _DAMAGE: tuple[SkipKind, ...] = ("bad frame", "stray values")

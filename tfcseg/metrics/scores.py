@@ -131,8 +131,7 @@ class WindowScores:
     """VC_n over windows. Every n successive frames of a video are one window, counted in ``vc`` or dropped."""
 
     vc: Mean
-    dropped_last: int = 0
-    """protocol ``vspw``: the last window of each video, which the official script leaves out"""
+    dropped_last: int = 0  # protocol ``vspw``: the last window of each video, which the official script leaves out
     dropped_across_gap: int = 0  # protocol ``strict``: windows with a missing frame inside
     dropped_without_target: int = 0  # windows in which no target pixel is constant
 

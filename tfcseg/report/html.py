@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-NOTHING = "–"
-"""Shown in place of a number that was not measured."""
+NOTHING = "–"  # shown in place of a number that was not measured
 
 
 def write_html(path: Path, template: str, context: Mapping[str, Any], data: object = None) -> None:

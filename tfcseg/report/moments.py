@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 
 from tfcseg.drawing.render import Image, Labels, mark_difference, overlay, shrink, shrink_labels
 
-APART_S = 1
-"""Minimum distance of moments in all but short videos."""
+APART_S = 1  # minimum distance of moments in all but short videos
 _HALVINGS = 3  # the first slots are 1/8 s
 _SLOTS = 32  # enough for ten moments: each excludes at most its two neighbours
 _ROUNDING_S = 1e-6
 _QUALITY, _TINT = 80, 0.65
 
-PICTURE_PX = 320
-"""Longest side of a picture on a page."""
+PICTURE_PX = 320  # longest side of a picture on a page
 
 
 def greatest_moments(times_s: Sequence[float], values: Sequence[float], *, count: int, apart_s: float) -> list[int]:

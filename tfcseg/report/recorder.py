@@ -44,12 +44,9 @@ class PageRecorder:
         self.palette, self.frame_rate, self.unsure_below = palette, frame_rate, unsure_below
         self.timeline = new_timeline()
         self.shares = ThinnedSeries(len(palette), _SHARE_COLUMNS)
-        self.peak_shares = np.zeros(len(palette))
-        """(K,) greatest share of each class in any frame."""
-        self.peak_frames = np.zeros(len(palette), np.int64)
-        """(K,) the first frame that has it."""
-        self.start_s = 0.0
-        """Time of the first frame in the source."""
+        self.peak_shares = np.zeros(len(palette))  # (K,) greatest share of each class in any frame
+        self.peak_frames = np.zeros(len(palette), np.int64)  # (K,) the first frame that has it
+        self.start_s = 0.0  # time of the first frame in the source
         self._pools = {kind: MomentPool(frame_rate) for kind in MOMENTS}
         self._previous: Labels | None = None
 

@@ -28,8 +28,7 @@ from tfcseg.model.options import InferenceOptions
 if TYPE_CHECKING:
     from tfcseg.weights.loading import LoadedModel
 
-SCHEMA = 1
-"""Version of the files; grows when a key changes its meaning or is removed."""
+SCHEMA = 1  # version of the files; grows when a key changes its meaning or is removed
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,7 @@ class CalibrationMeter:
 
     def __init__(self, temperatures: NDArray[np.float64]) -> None:
         self.temperatures = temperatures
-        self.count = 0
-        """Number of labels added."""
+        self.count = 0  # number of labels added
         self._right = 0
         self._gaps = np.zeros((len(temperatures), _BINS))  # sums of confidences, less the right labels
         self._log_loss = np.zeros(len(temperatures))
@@ -80,10 +79,8 @@ class Calibration:
     """Temperature and expected calibration errors (percentages), over pixels of classes that the model knows."""
 
     temperature: float
-    error: float
-    """Error with this temperature."""
-    error_unfitted: float
-    """Error with a temperature of 1."""
+    error: float  # error with this temperature
+    error_unfitted: float  # error with a temperature of 1
     accuracy: float
     labels: int
     stills: int

@@ -33,8 +33,7 @@ from tfcseg.runs.summary import option_facts
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
-Numbers: TypeAlias = dict[str, "float | None"]
-"""Scores of a clip, in percent."""
+Numbers: TypeAlias = dict[str, "float | None"]  # scores of a clip, in percent
 
 
 @dataclass(frozen=True, slots=True)

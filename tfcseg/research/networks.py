@@ -30,8 +30,7 @@ from tfcseg.weights.loading import LoadedModel
 
 TEACHER_LABELS = {len(labels): labels for labels in (ADE31, LabelSet("voc21", VOC21, distinct_palette(len(VOC21))))}
 """Known teachers' classes, by their number."""
-HALF = 128
-"""Of 255: positions have a target if the probability of a class is larger."""
+HALF = 128  # of 255: positions have a target if the probability of a class is larger
 _NEVER_CONSTANT = (NO_CLASS, NO_CLASS - 1)
 """Alternating values of positions without a target: they are constant in no window, so VC ignores them."""
 
@@ -45,8 +44,7 @@ class NetworkFacts:
     label_set: str
     classes: int
     sha256: str
-    input: str
-    """Preprocessing of images."""
+    input: str  # preprocessing of images
 
 
 class Network(NamedTuple):

@@ -29,8 +29,7 @@ from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_m
 from tfcseg.weights.model_card import TEXT_LIMIT, ModelCard
 from tfcseg.weights.registry import read_registry, write_registry
 
-DRAWN_BETTER = ("person", "car")
-"""Rivals in the second network: the image network finds and draws them better."""
+DRAWN_BETTER = ("person", "car")  # rivals in the second network: the image network finds and draws them better
 
 _CENTRED = ((126.5, 128.5), (126.5, 128.5))  # mean and std of pixels that become −1…1
 

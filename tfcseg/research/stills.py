@@ -52,24 +52,18 @@ from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import open_model
 
 _VOID_IDS = (0, 255)
-_UNNAMED = 254
-"""Marks values that classes.json does not name; sets have fewer classes than this."""
+_UNNAMED = 254  # marks values that classes.json does not name; sets have fewer classes than this
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StillSet:
     """A folder of labelled stills, some of whose classes are merged for scoring (``merged_classes``)."""
 
-    name: str
-    """Names of the folder and the one above: ``coco/test``."""
-    labels: LabelSet
-    """Classes in the order of their ids, including merged ones."""
-    merged: Labels
-    """(256,) class index -> class index for scoring; NO_CLASS stays."""
-    values: Labels
-    """(256,) value of a mask -> class index for scoring."""
-    stills: tuple[Path, ...]
-    """The images."""
+    name: str  # names of the folder and the one above: ``coco/test``
+    labels: LabelSet  # classes in the order of their ids, including merged ones
+    merged: Labels  # (256,) class index -> class index for scoring; NO_CLASS stays
+    values: Labels  # (256,) value of a mask -> class index for scoring
+    stills: tuple[Path, ...]  # the images
 
     def read(self, still: Path) -> tuple[Image, Labels]:
         """Read (H, W, 3) image and (H', W') target, NO_CLASS = void; DataError for a value without a name."""
@@ -146,8 +140,7 @@ class SetScore:
 
     miou: float | None
     pixel_accuracy: float | None
-    is_complete: bool
-    """Whether the network knows all scored classes."""
+    is_complete: bool  # whether the network knows all scored classes
     per_class: Mapping[str, float | None]
 
 
@@ -158,8 +151,7 @@ class NetworkScores:
     network: NetworkFacts
     scores: Mapping[str, Mapping[str, SetScore]]
     mean: Mapping[str, float | None]
-    to_best_teacher: Mapping[str, float]
-    """A student's mean in percent of the best teacher's, by vocabulary."""
+    to_best_teacher: Mapping[str, float]  # a student's mean in percent of the best teacher's, by vocabulary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

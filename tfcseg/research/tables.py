@@ -24,8 +24,7 @@ from tfcseg.errors import DataError
 from tfcseg.model.options import keyframe_distance
 from tfcseg.spelling import count_of
 
-Result: TypeAlias = dict[str, Any]
-"""Content of a result file, or a part of it."""
+Result: TypeAlias = dict[str, Any]  # content of a result file, or a part of it
 
 NOTHING = "–"
 
@@ -70,11 +69,9 @@ def _escaped(text: str) -> str:
 
 MARKED = re.compile(r"(<!-- table: ([^\n]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-CHOSE_SETTINGS = {"camvid_street", "halls"}
-"""Inputs on which the shipped weights and settings were chosen."""
+CHOSE_SETTINGS = {"camvid_street", "halls"}  # inputs on which the shipped weights and settings were chosen
 
-HAD_A_PART = {"demo.mp4"}
-"""Inputs that had a part in settings, as the clips without ground truth."""
+HAD_A_PART = {"demo.mp4"}  # inputs that had a part in settings, as the clips without ground truth
 
 COMPARED = (
     ("mIoU", "{miou:.1f}"),
