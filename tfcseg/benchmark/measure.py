@@ -33,7 +33,7 @@ from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.benchmark.request import CLASSES, PARTS, Request
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, overlay
-from tfcseg.errors import InputError, TfcsegError
+from tfcseg.errors import TfcsegError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options, in_mode
@@ -133,8 +133,6 @@ def open_contest(request: Request) -> Iterator[Contest]:
         with open_frames(request.video) as source:
             frames = list(islice(source, request.frames))
         images = tuple(frame.image for frame in frames)
-        if len({image.shape for image in images}) > 1:
-            raise InputError(f"{request.video}: the size of its frames changes; choose another clip")
         weights = request.model
         if request.backbone is not None:
             file = Path(name) / f"random-{request.backbone}.safetensors"
