@@ -178,9 +178,7 @@ class Speed:
     frames: int
 
 
-def alternate(
-    tasks: Mapping[str, Callable[[], float]], rounds: int, *, on_step: OnStep = lambda done, total: None
-) -> dict[str, list[float]]:
+def alternate(tasks: Mapping[str, Callable[[], float]], rounds: int, on_step: OnStep) -> dict[str, list[float]]:
     """Run every task once to warm up, then ``rounds`` times in turn; returns what they measured, by task.
 
     Every second round is in reverse order, so that changes in the machine's speed affect all tasks equally.
@@ -193,14 +191,6 @@ def alternate(
             done += 1
             on_step(done, steps)
     return {name: measured[1:] for name, measured in samples.items()}  # the first round warms up
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has finished its work, which runs asynchronously."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def measure_model_only(contest: Contest, on_step: OnStep) -> dict[str, Any]:
@@ -219,7 +209,7 @@ def measure_model_only(contest: Contest, on_step: OnStep) -> dict[str, Any]:
         return len(frames)
 
     tasks = {name: partial(label, name) for name in contest.contenders}
-    speeds = _speeds(contest, "model_only", tasks, on_step)
+    speeds = _speeds(contest.request.rounds, "model_only", tasks, on_step)
     compared = [(IMAGE, TFC)]
     if plain is not None and plain.has_same_weights:
         compared.append((PLAIN, IMAGE))
@@ -242,7 +232,8 @@ def measure_end_to_end(contest: Contest, on_step: OnStep) -> dict[str, Any]:
             return run_plain(plain, contest.model.labels, *place)
         return run_ours(contest.model, contest.options_of(name), *place)
 
-    return _speeds(contest, "end_to_end", {name: partial(run, name) for name in contest.contenders}, on_step)
+    tasks = {name: partial(run, name) for name in contest.contenders}
+    return _speeds(contest.request.rounds, "end_to_end", tasks, on_step)
 
 
 def run_plain(plain: PlainSegformer, labels: LabelSet, source: Path, end_s: float, folder: Path) -> int:
@@ -273,18 +264,16 @@ def run_ours(model: LoadedModel, options: InferenceOptions, source: Path, end_s:
     return run_video(source, folder, model, RunOptions(inference=options, end_s=end_s)).input.frames_decoded
 
 
-def _speeds(contest: Contest, part: str, tasks: Mapping[str, Callable[[], int]], on_step: OnStep) -> dict[str, Any]:
+def _speeds(rounds: int, part: str, tasks: Mapping[str, Callable[[], int]], on_step: OnStep) -> dict[str, Any]:
     """Time ``tasks``, which return their numbers of frames; fields of `Benchmark` for ``part``."""
     frames: dict[str, int] = {}
 
     def time_ms(name: str) -> float:
-        synchronise(contest.model.device)
         started_s = time.perf_counter()
-        frames[name] = tasks[name]()
-        synchronise(contest.model.device)
+        frames[name] = tasks[name]()  # ends with labels on the CPU: a GPU has then done its work
         return 1000 * (time.perf_counter() - started_s) / frames[name]
 
-    samples = alternate({name: partial(time_ms, name) for name in tasks}, contest.request.rounds, on_step=on_step)
+    samples = alternate({name: partial(time_ms, name) for name in tasks}, rounds, on_step)
     speeds: dict[str, Speed] = {}
     for name, times in samples.items():
         each = spread(times)
