@@ -314,9 +314,13 @@ def write_page(path: Path, evaluation: Evaluation) -> None:
     videos = sorted(
         (score for score in evaluation.per_video if score.miou is not None), key=lambda score: (score.miou, score.name)
     )
+    classes = [score for score in evaluation.classes if score.target_pixels]
+    # The best first; those that cannot be predicted last.
+    classes.sort(key=lambda score: (not score.is_predictable, -(score.iou or 0.0), score.index))
     context = {
         "evaluation": evaluation,
-        "classes": _class_rows(evaluation),
+        "classes": classes,
+        "pixels": sum(score.target_pixels for score in classes),
         "matrix": _matrix(evaluation),
         "worst": videos[:_WORST],
         "others": videos[_WORST:],
@@ -351,22 +355,6 @@ def _worst_frames(evaluation: Evaluation) -> dict[str, Any]:
     return {"worst_frames": drawn, "key": colour_key(maps, labels)}
 
 
-def _class_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Classes that occur in the ground truth, best first; those that cannot be predicted last."""
-    total = max(1, sum(score.target_pixels for score in evaluation.classes))
-    found = [score for score in evaluation.classes if score.target_pixels]
-    found.sort(key=lambda score: (not score.is_predictable, -(score.iou or 0.0), score.index))
-    return [
-        {
-            "name": score.name,
-            "iou": score.iou if score.is_predictable else None,
-            "target_share": score.target_pixels / total,
-            "predicted_share": score.predicted_pixels / total,
-        }
-        for score in found
-    ]
-
-
 def _matrix(evaluation: Evaluation) -> dict[str, Any]:
     """Shares of each true class by predicted class: the most frequent classes, the rest together, none. Returns
     ``rows`` and ``columns``, in order, ``cells``: (row, column, share) of those above zero, and their size."""
@@ -376,17 +364,11 @@ def _matrix(evaluation: Evaluation) -> dict[str, Any]:
     rest = np.setdiff1d(np.arange(len(counts)), frequent)
     names = [evaluation.classes[index].name for index in frequent]
     columns = np.column_stack([counts[:, frequent], counts[:, rest].sum(axis=1), counts[:, -1]])
-    table: NDArray[np.float64] = columns[frequent].astype(np.float64)
-    table /= table.sum(axis=1, keepdims=True)
+    table = columns[frequent] / columns[frequent].sum(axis=1, keepdims=True)
     kept = [column for column in range(table.shape[1]) if column < len(names) or table[:, column].any()]
     return {
         "cell_px": min(36, max(20, 520 // max(1, len(kept)))),
         "rows": names,
         "columns": [[*names, "other classes", "none"][column] for column in kept],
-        "cells": [
-            (row, position, float(table[row, column]))
-            for row in range(len(names))
-            for position, column in enumerate(kept)
-            if table[row, column] >= 0.0005
-        ],
+        "cells": [(row, at, float(table[row, kept[at]])) for row, at in np.argwhere(table[:, kept] >= 0.0005).tolist()],
     }
