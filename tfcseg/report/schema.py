@@ -223,14 +223,12 @@ class FrameRow:
     source: str = ""  # its file; there is such a column for folders of images only
 
 
-COLUMNS = tuple(item.name for item in dataclasses.fields(FrameRow))
-_BEFORE_COLUMNS, _SOURCE_COLUMN = ("label_change_before", "flow_consistency_before"), "source"
-
-
 def columns_for(*, has_sources: bool = False, has_before: bool = False) -> tuple[str, ...]:
     """The columns of a table, with those that only some runs have."""
-    left_out = {*(() if has_before else _BEFORE_COLUMNS), *(() if has_sources else (_SOURCE_COLUMN,))}
-    return tuple(name for name in COLUMNS if name not in left_out)
+    names = [item.name for item in dataclasses.fields(FrameRow)]
+    return tuple(
+        name for name in names if (has_before or not name.endswith("_before")) and (has_sources or name != "source")
+    )
 
 
 class FrameTable:
