@@ -307,22 +307,18 @@ def compare_dataset(
         baseline = None if plan.baseline is None else PredictionFolder(plan.baseline)
         loaded = open_model(model, device)
         runs = plan.runs(loaded)
-        clear()
         samples = _samples(dataset, scope, max(options.longest_interval for options in runs.values()))
 
         def score(name: str, predictions: Predictions) -> Evaluation:
-            flow = plan.flow_consistency
-            on_done = partial(on_progress, name)
-            evaluation = evaluate(root, predictions, scope, measure_flow_consistency=flow, on_done=on_done)
-            write_evaluation(folder / name, evaluation)
-            return evaluation
+            flow, on_done = plan.flow_consistency, partial(on_progress, name)
+            return evaluate(root, predictions, scope, measure_flow_consistency=flow, on_done=on_done)
 
-        evaluations = [] if baseline is None else [score(BASELINE, baseline.scored())]
+        scored = {} if baseline is None else {BASELINE: score(BASELINE, baseline.scored())}
+        outputs = {name: name for name in scored}
         for mode, options in runs.items():
             warm_up(loaded, options, samples[0])
-            predictions = ModelPredictions(loaded, options)
-            evaluations.append(score(mode, predictions.scored_on(dataset, scope.label_map)))
-        outputs = {} if baseline is None else {BASELINE: BASELINE}
+            scored[mode] = score(mode, ModelPredictions(loaded, options).scored_on(dataset, scope.label_map))
+        evaluations = list(scored.values())
         numbers = list(map(_scores, evaluations))
         result = Comparison(
             kind="vspw",
@@ -331,6 +327,9 @@ def compare_dataset(
             skipped=evaluations[-1].skipped_by_kind,
             **common_facts(plan, loaded, runs, numbers, samples=samples, outputs=outputs),
         )
+        clear()
+        for name, evaluation in scored.items():
+            write_evaluation(folder / name, evaluation)
         write_page(folder / COMPARE_HTML, result)
         write_json(folder / COMPARE_JSON, result)
     return result
