@@ -31,7 +31,7 @@ from tfcseg.weights.registry import read_registry, write_registry
 
 DRAWN_BETTER = ("person", "car")  # rivals in the second network: the image network finds and draws them better
 
-_CENTRED = ((126.5, 128.5), (126.5, 128.5))  # mean and std of pixels that become −1…1
+_CENTRED = (126.5, 128.5)  # between these are mean and std of pixels that become −1…1
 
 
 def measure(
@@ -122,10 +122,9 @@ def add_things(weights: Path, source: str | Path, out: Path) -> ModelCard:
     pixels are not −1…1, it has none of the classes, or the source has no second network, DataError for another file.
     """
     model = load_model(weights, device="cpu", precision="fp32", fold=False)
-    numbers = model.card.preprocessing
-    for values, (low, high) in zip((numbers.mean, numbers.std), _CENTRED, strict=True):
-        if not all(low <= value <= high for value in values):
-            raise WeightsError(f"{model.card.name} has a mean of {numbers.mean}; the second network needs about 127.5")
+    numbers, (low, high) = model.card.preprocessing, _CENTRED
+    if not all(low <= value <= high for value in (*numbers.mean, *numbers.std)):
+        raise WeightsError(f"{model.card.name} has a mean of {numbers.mean}; the second network needs about 127.5")
     names, found = _read_things(source)
     known = [at for at, name in enumerate(names) if name in model.labels.names]
     rivals = [at for at in known if names[at] in DRAWN_BETTER]
