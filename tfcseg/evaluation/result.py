@@ -269,8 +269,8 @@ class WorstFrames:
         places = [divmod(position, wrong.shape[1]) for position in most]
         confusions = tuple((a, b, float(wrong[a, b] / target.size)) for a, b in places if wrong[a, b])
         small = [shrink_labels(labels, picture_size(labels.shape)) for labels in (target, prediction)]
-        packed = [cv2.imencode(".png", labels)[1].tobytes() for labels in small]
-        self._kept[stretch] = WorstFrame(self._video, frame, share, confusions, image, *packed)
+        truth, shown = [cv2.imencode(".png", labels)[1].tobytes() for labels in small]
+        self._kept[stretch] = WorstFrame(self._video, frame, share, confusions, image, target=truth, prediction=shown)
         if len(self._kept) > _PER_VIDEO:
             del self._kept[min(self._kept, key=lambda each: self._kept[each].wrong)]
 
