@@ -33,7 +33,7 @@ from tfcseg.files import make_folder
 from tfcseg.labels.label_sets import NO_CLASS, LabelMap, LabelSet, built_in_label_map, name_table
 from tfcseg.media.images import read_image
 from tfcseg.media.masks import write_mask
-from tfcseg.metrics.consistency import StabilityScores
+from tfcseg.metrics.consistency import ConsistencyMeter, StabilityScores
 from tfcseg.metrics.scores import (
     VC_WINDOWS,
     ConfusionMatrix,
@@ -308,7 +308,7 @@ def _pool(scoring: Scoring, videos: Iterable[tuple[VideoScore, Counts]], on_done
         vc8=percent(windows[8].vc.value),
         vc16=percent(windows[16].vc.value),
         flow_consistency=percent(Mean.pool(score.flow_consistency for score in scores).value),
-        optical_flow=StabilityScores(use_flow=scoring.measure_flow_consistency).flow_name,
+        optical_flow=ConsistencyMeter(use_flow=scoring.measure_flow_consistency).flow_name,
         label_change=percent(Mean.pool(score.label_change for score in scores).value),
         classes_counted=sum(score.iou is not None for score in classes),
         classes_counted_all=sum(score.iou_all is not None for score in classes),

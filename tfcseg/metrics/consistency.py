@@ -147,11 +147,6 @@ class StabilityScores:
         """Both, in percent; None where nothing was measured."""
         return {name: percent(mean.value) for name, mean in self.means().items()}
 
-    @property
-    def flow_name(self) -> str | None:
-        """Name of the optical flow: only numbers of the same flow can be compared."""
-        return self._meter.flow_name
-
     def restart(self) -> None:
         """Forget the previous frame: the next one does not follow it."""
         self._meter = ConsistencyMeter(use_flow=self._use_flow)
