@@ -463,6 +463,21 @@ def test_results_stay_until_what_replaces_them_is_sure_to_come(wrong, clip, weig
     assert set(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("said", ["no image of split 'val' can be read", "map.json: no such file"])
+def test_results_of_a_vspw_folder_stay_until_all_is_scored(said, weights, tmp_path):
+    root = make_vspw(tmp_path / "vspw", {"0_hills": 3}, size=(48, 64))
+    if said.startswith("no image"):
+        for image in root.glob("data/*/origin/*"):
+            image.unlink()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "compare.json").write_text("old")
+    options = ["-m", weights, "--label-map", tmp_path / "map.json", "--overwrite"]
+    done = call("compare", root, "-o", tmp_path / "out", *options)
+    assert done.returncode == 1
+    assert said in done.error
+    assert (tmp_path / "out" / "compare.json").read_text() == "old"
+
+
 def test_overwriting_removes_what_the_new_comparison_does_not_make(clip, weights, tmp_path):
     folder = tmp_path / "out"
     (folder / "differences").mkdir(parents=True)

@@ -1,5 +1,8 @@
 """Which frames an evaluation shows, and their pictures."""
 
+import base64
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ LABELS = LabelSet("three", ("sky", "road", "car"), ((0, 0, 255), (90, 90, 90), (
 def offer(worst, frame, target, prediction):
     matrix = ConfusionMatrix(3)
     matrix.update(target, prediction)
-    worst.offer(frame, None, matrix.counts, target, prediction)
+    worst.offer(frame, Path("none.jpg"), matrix.counts, target, prediction)
 
 
 def labels_of(*rows):
@@ -61,7 +64,8 @@ def test_pictures_show_frame_truth_prediction_and_what_is_wrong(tmp_path):
     prediction[:, 30:] = 2
     target[:20, 30:] = NO_CLASS
     drawn = draw_frame(tmp_path / "frame.png", target, prediction, LABELS)
-    pictures = {each["title"]: cv2.imdecode(np.frombuffer(each["data"], np.uint8), 1)[..., ::-1] for each in drawn}
+    jpegs = {title: base64.b64decode(url.removeprefix("data:image/jpeg;base64,")) for title, url in drawn.items()}
+    pictures = {title: cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1)[..., ::-1] for title, jpeg in jpegs.items()}
     assert list(pictures) == ["Frame", "Truth", "Prediction", "Wrong"]
     assert np.abs(pictures["Frame"].astype(int) - image).max() < 4
     assert pictures["Prediction"][10, 50, 0] > 180 > pictures["Prediction"][10, 10, 0]

@@ -16,7 +16,7 @@ def test_errors_counted_by_hand():
     meter = CalibrationMeter(np.array([1.0]))
     meter.update(logits_of(0.9, 0.9, 0.9, 0.9), np.array([True, True, False, False]))
     meter.update(logits_of(0.6, 0.6), np.array([True, True]))
-    assert (meter.count, meter.accuracy) == (6, pytest.approx(4 / 6))
+    assert (meter.count, meter.right) == (6, 4)
     assert meter.errors == pytest.approx([(4 * 0.4 + 2 * 0.4) / 6])  # 0.9 against a half, 0.6 against all
 
 

@@ -161,12 +161,13 @@ def still_score(miou, *, is_complete=True):
     return {"miou": miou, "is_complete": is_complete}
 
 
-def test_stills_have_a_block_per_vocabulary():
+@pytest.mark.parametrize("name", ["coco/test", "v1.0/[a]"])
+def test_stills_have_a_block_per_vocabulary(name):
     network = {"sha256": "0", "input": "as it is"}
     result = {
         "sets": [
             {
-                "name": "coco/test",
+                "name": name,
                 "stills": 60,
                 "classes": {"ade31": ["sky", "road"], "scenes": ["sky", "road", "dog"]},
             },
@@ -174,26 +175,26 @@ def test_stills_have_a_block_per_vocabulary():
         "networks": [
             {
                 "network": {"name": "mosaic", "role": "teacher", "label_set": "ade31", **network},
-                "scores": {"coco/test": {"ade31": still_score(40.0), "scenes": still_score(9.0, is_complete=False)}},
+                "scores": {name: {"ade31": still_score(40.0), "scenes": still_score(9.0, is_complete=False)}},
                 "mean": {"ade31": 40.0, "scenes": None},
                 "to_best_teacher": {},
             },
             {
                 "network": {"name": "mine", "role": "student", "label_set": "scenes", **network},
-                "scores": {"coco/test": {"ade31": still_score(38.0), "scenes": still_score(36.0)}},
+                "scores": {name: {"ade31": still_score(38.0), "scenes": still_score(36.0)}},
                 "mean": {"ade31": 38.0, "scenes": 36.0},
                 "to_best_teacher": {"ade31": 95.0},
             },
         ],
     }
     text = tables.still_table(result)
-    assert "| mIoU, classes of `ade31` | coco/test (2) | mean | of the best teacher |" in text
+    assert f"| mIoU, classes of `ade31` | {name} (2) | mean | of the best teacher |" in text
     assert "| `mosaic`, a teacher | 40.0 | 40.0 | – |" in text
     assert "| `mine` | 38.0 | 38.0 | 95 % |" in text
     scenes = text[text.index("classes of `scenes`") :]
     assert "mosaic" not in scenes  # it cannot predict a dog
     assert "| `mine` | 36.0 | 36.0 |\n" in scenes  # without the column of the teachers
-    assert "Stills: 60 of coco/test." in text
+    assert f"Stills: 60 of {name}." in text
 
 
 def clips_result(interval=3):

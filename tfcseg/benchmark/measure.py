@@ -33,7 +33,7 @@ from tfcseg.benchmark.random_model import write_random_model
 from tfcseg.benchmark.request import CLASSES, PARTS, Request
 from tfcseg.drawing.legend import Legend
 from tfcseg.drawing.render import class_shares, overlay
-from tfcseg.errors import InputError, TfcsegError
+from tfcseg.errors import TfcsegError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options, in_mode
@@ -61,10 +61,8 @@ class Contest:
     """Data shared by all parts of a benchmark."""
 
     request: Request
-    folder: Path
-    """Temporary; removed when the benchmark ends."""
-    images: tuple[Image, ...]
-    """The first frames of the video, decoded, to measure the network alone."""
+    folder: Path  # temporary; removed when the benchmark ends
+    images: tuple[Image, ...]  # the first frames of the video, decoded, to measure the network alone
     first_time_s: float
     frame_rate: Fraction
     weights: str  # name or file, for `load_model`
@@ -135,8 +133,6 @@ def open_contest(request: Request) -> Iterator[Contest]:
         with open_frames(request.video) as source:
             frames = list(islice(source, request.frames))
         images = tuple(frame.image for frame in frames)
-        if len({image.shape for image in images}) > 1:
-            raise InputError(f"{request.video}: the size of its frames changes; choose another clip")
         weights = request.model
         if request.backbone is not None:
             file = Path(name) / f"random-{request.backbone}.safetensors"
@@ -182,9 +178,7 @@ class Speed:
     frames: int
 
 
-def alternate(
-    tasks: Mapping[str, Callable[[], float]], rounds: int, *, on_step: OnStep = lambda done, total: None
-) -> dict[str, list[float]]:
+def alternate(tasks: Mapping[str, Callable[[], float]], rounds: int, on_step: OnStep) -> dict[str, list[float]]:
     """Run every task once to warm up, then ``rounds`` times in turn; returns what they measured, by task.
 
     Every second round is in reverse order, so that changes in the machine's speed affect all tasks equally.
@@ -197,14 +191,6 @@ def alternate(
             done += 1
             on_step(done, steps)
     return {name: measured[1:] for name, measured in samples.items()}  # the first round warms up
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has finished its work, which runs asynchronously."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def measure_model_only(contest: Contest, on_step: OnStep) -> dict[str, Any]:
@@ -223,7 +209,7 @@ def measure_model_only(contest: Contest, on_step: OnStep) -> dict[str, Any]:
         return len(frames)
 
     tasks = {name: partial(label, name) for name in contest.contenders}
-    speeds = _speeds(contest, "model_only", tasks, on_step)
+    speeds = _speeds(contest.request.rounds, "model_only", tasks, on_step)
     compared = [(IMAGE, TFC)]
     if plain is not None and plain.has_same_weights:
         compared.append((PLAIN, IMAGE))
@@ -246,7 +232,8 @@ def measure_end_to_end(contest: Contest, on_step: OnStep) -> dict[str, Any]:
             return run_plain(plain, contest.model.labels, *place)
         return run_ours(contest.model, contest.options_of(name), *place)
 
-    return _speeds(contest, "end_to_end", {name: partial(run, name) for name in contest.contenders}, on_step)
+    tasks = {name: partial(run, name) for name in contest.contenders}
+    return _speeds(contest.request.rounds, "end_to_end", tasks, on_step)
 
 
 def run_plain(plain: PlainSegformer, labels: LabelSet, source: Path, end_s: float, folder: Path) -> int:
@@ -277,18 +264,16 @@ def run_ours(model: LoadedModel, options: InferenceOptions, source: Path, end_s:
     return run_video(source, folder, model, RunOptions(inference=options, end_s=end_s)).input.frames_decoded
 
 
-def _speeds(contest: Contest, part: str, tasks: Mapping[str, Callable[[], int]], on_step: OnStep) -> dict[str, Any]:
+def _speeds(rounds: int, part: str, tasks: Mapping[str, Callable[[], int]], on_step: OnStep) -> dict[str, Any]:
     """Time ``tasks``, which return their numbers of frames; fields of `Benchmark` for ``part``."""
     frames: dict[str, int] = {}
 
     def time_ms(name: str) -> float:
-        synchronise(contest.model.device)
         started_s = time.perf_counter()
-        frames[name] = tasks[name]()
-        synchronise(contest.model.device)
+        frames[name] = tasks[name]()  # ends with labels on the CPU: a GPU has then done its work
         return 1000 * (time.perf_counter() - started_s) / frames[name]
 
-    samples = alternate({name: partial(time_ms, name) for name in tasks}, contest.request.rounds, on_step=on_step)
+    samples = alternate({name: partial(time_ms, name) for name in tasks}, rounds, on_step)
     speeds: dict[str, Speed] = {}
     for name, times in samples.items():
         each = spread(times)
@@ -305,8 +290,7 @@ class Memory:
     """Peak memory of a contender's process during a run, without ffmpeg's processes."""
 
     peak_mib: float
-    before_mib: float
-    """Before the first frame: Python, packages and model."""
+    before_mib: float  # before the first frame: Python, packages and model
     gpu_peak_mib: float | None
     frames: int
 

@@ -28,8 +28,7 @@ from tfcseg.weights.convert import our_name
 from tfcseg.weights.loading import LoadedModel
 from tfcseg.weights.model_card import Preprocessing
 
-REFERENCE_VARIANT = "b0"
-"""Variant for models whose backbone is not a Mix Transformer: the smallest SegFormer."""
+REFERENCE_VARIANT = "b0"  # variant for models whose backbone is not a Mix Transformer: the smallest SegFormer
 
 _REFERENCE_WIDTH = 256
 
@@ -45,12 +44,10 @@ class PlainSegformer:
 
     network: torch.nn.Module
     preprocessing: Preprocessing
-    size: int
-    """Short side of the network's input, in pixels."""
+    size: int  # short side of the network's input, in pixels
     device: torch.device
     precision: torch.dtype
-    has_same_weights: bool
-    """False: a random SegFormer-B0 with the same number of classes, to compare speeds only."""
+    has_same_weights: bool  # false: a random SegFormer-B0 with the same number of classes, to compare speeds only
 
     @torch.inference_mode()
     def labels(self, image: Image) -> NDArray[np.uint8]:

@@ -16,15 +16,14 @@ from torch import Tensor, nn
 
 from tfcseg.benchmark.plain import to_network
 from tfcseg.errors import UsageError
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
+from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.media.frames import Image
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.tfc import BACKBONES, TFCSegmenter, build_segmenter
 from tfcseg.weights.loading import save_model
 from tfcseg.weights.model_card import IMAGENET_PREPROCESSING, ModelCard
 
-BOUNDARY_SHARE = 0.08
-"""Share of the cells at stride 4 next to another class; the default model's on the demo clip."""
+BOUNDARY_SHARE = 0.08  # share of the cells at stride 4 next to another class; the default model's on the demo clip
 
 _SEED = 0
 _WIDTHS = {"mosaic": 128, "efficientnet_lite0": 128}
@@ -37,12 +36,10 @@ def write_random_model(path: Path, backbone: str, classes: int, images: Sequence
 
     images: (H, W, 3), all of one size. They determine the statistics of norms and the biases of the classifier, without
     which a deep random network predicts one class everywhere. The same images give the same weights. Raises UsageError
-    for an unknown backbone or an impossible number of classes.
+    for an unknown backbone.
     """
     if backbone not in BACKBONES:
         raise UsageError(f"no backbone {backbone!r}; there are {', '.join(BACKBONES)}")
-    if not 2 <= classes < NO_CLASS:
-        raise UsageError(f"{classes} classes are not between 2 and {NO_CLASS - 1}")
     config = ModelConfig(backbone, _WIDTHS.get(backbone, _MIT_WIDTH), classes)
     names = tuple(f"class {index}" for index in range(classes))
     card = ModelCard(

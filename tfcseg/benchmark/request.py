@@ -15,8 +15,7 @@ from tfcseg.weights.device import DeviceOptions
 
 PARTS = ("model", "end-to-end", "memory")
 CLASSES = 150  # of random weights
-DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"
-"""Only in a copy of the repository."""
+DEMO = Path(__file__).parents[2] / "assets" / "demo.mp4"  # only in a copy of the repository
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

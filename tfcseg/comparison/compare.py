@@ -85,7 +85,9 @@ def compare_video(
     source.check_readable_again("every mode reads the video")
     folder = Path(output) if output is not None else default_output(source, "compare")
     inputs = [*source.places, *([] if plan.baseline is None else [Path(plan.baseline)])]
-    with claimed_files(folder, _result_names(folder), inputs=inputs, overwrite=overwrite) as clear:
+    pictures = [f"{DIFFERENCES}/{path.name}" for path in (folder / DIFFERENCES).glob("frame_*.png")]
+    names = [COMPARE_JSON, COMPARE_HTML, SIDE_BY_SIDE, *pictures]
+    with claimed_files(folder, names, inputs=inputs, overwrite=overwrite) as clear:
         earlier = _claimed_runs(folder, plan, inputs, overwrite=overwrite)
         loaded = open_model(model, device)
         job = _VideoComparison(
@@ -234,7 +236,8 @@ class _VideoComparison:
                 for frame in prefetch_frames(source):
                     self.on_progress("side by side", frame.index, frames)
                     found = {mode: self.read_labels(mode, frame.index) for mode in modes}
-                    shares = {mode: _same(labels, found[modes[0]]) for mode, labels in found.items()}
+                    first = found[modes[0]]
+                    shares = {mode: np.count_nonzero(each == first) / each.size for mode, each in found.items()}
                     for mode in modes[1:]:
                         same[mode] += shares[mode]
                     times_s.append(frame.time_s)
@@ -258,10 +261,6 @@ class _VideoComparison:
             yield Difference(index, frame.time_s, 100 * differing[index], picture)
 
 
-def _same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    return float(np.count_nonzero(one == other) / one.size)
-
-
 def _numbers(report: Report) -> dict[str, float | None]:
     shares = {
         name: getattr(report.stability, name) for name in ("flow_consistency", "label_change", "updated_fraction")
@@ -280,11 +279,6 @@ def _claimed_runs(folder: Path, plan: Plan, inputs: Sequence[Path], *, overwrite
         if not overwrite:
             refuse_results(results)
     return earlier
-
-
-def _result_names(folder: Path) -> list[str]:
-    pictures = [f"{DIFFERENCES}/{path.name}" for path in (folder / DIFFERENCES).glob("frame_*.png")]
-    return [COMPARE_JSON, COMPARE_HTML, SIDE_BY_SIDE, *pictures]
 
 
 def compare_dataset(
@@ -307,26 +301,24 @@ def compare_dataset(
     dataset = open_vspw(root, scope.split)
     folder = Path(output) if output is not None else default_output(root, "compare")
     inputs = [root] if plan.baseline is None else [root, plan.baseline]
-    with claimed_files(folder, _results_of_dataset(folder, plan), inputs=inputs, overwrite=overwrite) as clear:
+    of_runs = [f"{run}/{name}" for run in sorted({*plan.modes, *known_folders(folder)}) for name in RESULT_FILES]
+    names = [COMPARE_JSON, COMPARE_HTML, *of_runs]
+    with claimed_files(folder, names, inputs=inputs, overwrite=overwrite) as clear:
         baseline = None if plan.baseline is None else PredictionFolder(plan.baseline)
         loaded = open_model(model, device)
         runs = plan.runs(loaded)
-        clear()
         samples = _samples(dataset, scope, max(options.longest_interval for options in runs.values()))
 
         def score(name: str, predictions: Predictions) -> Evaluation:
-            flow = plan.flow_consistency
-            on_done = partial(on_progress, name)
-            evaluation = evaluate(root, predictions, scope, measure_flow_consistency=flow, on_done=on_done)
-            write_evaluation(folder / name, evaluation)
-            return evaluation
+            flow, on_done = plan.flow_consistency, partial(on_progress, name)
+            return evaluate(root, predictions, scope, measure_flow_consistency=flow, on_done=on_done)
 
-        evaluations = [] if baseline is None else [score(BASELINE, baseline.scored())]
+        scored = {} if baseline is None else {BASELINE: score(BASELINE, baseline.scored())}
+        outputs = {name: name for name in scored}
         for mode, options in runs.items():
             warm_up(loaded, options, samples[0])
-            predictions = ModelPredictions(loaded, options)
-            evaluations.append(score(mode, predictions.scored_on(dataset, scope.label_map)))
-        outputs = {} if baseline is None else {BASELINE: BASELINE}
+            scored[mode] = score(mode, ModelPredictions(loaded, options).scored_on(dataset, scope.label_map))
+        evaluations = list(scored.values())
         numbers = list(map(_scores, evaluations))
         result = Comparison(
             kind="vspw",
@@ -335,14 +327,12 @@ def compare_dataset(
             skipped=evaluations[-1].skipped_by_kind,
             **common_facts(plan, loaded, runs, numbers, samples=samples, outputs=outputs),
         )
+        clear()
+        for name, evaluation in scored.items():
+            write_evaluation(folder / name, evaluation)
         write_page(folder / COMPARE_HTML, result)
         write_json(folder / COMPARE_JSON, result)
     return result
-
-
-def _results_of_dataset(folder: Path, plan: Plan) -> list[str]:
-    runs = sorted({*plan.modes, *known_folders(folder)})
-    return [COMPARE_JSON, COMPARE_HTML, *(f"{run}/{name}" for run in runs for name in RESULT_FILES)]
 
 
 def _samples(dataset: VspwDataset, scope: Scope, interval: int) -> list[list[Image]]:

@@ -37,13 +37,11 @@ MAX_WIDTH_PX, MAX_HEIGHT_PX = 3840, 2160
 """Pixels of all panels together; video players and picture viewers cannot show more."""
 _GAPS_PX = 40
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-"""Kinds of pictures by suffix."""
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}  # kinds of pictures by suffix
 
 MOST_FRAMES = 12
 _GRID_PANEL_PX = 360  # greatest height of a panel
-LEAST_SIMILARITY = 0.5
-"""Lower end of the colour scale: below, everything looks the same; most of a scene is above."""
+LEAST_SIMILARITY = 0.5  # lower end of the colour scale: below, everything looks the same; most of a scene is above
 _EMPTY = (238, 239, 241)
 
 

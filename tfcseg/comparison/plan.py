@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -79,12 +80,12 @@ def count_gflops(
     network = IntervalNetwork(model, options)
     if options.sides != "one":
         return _count_weighed(network, samples)
-    keyframe = _count(network, samples[0][:1])
+    keyframe = count_flops(partial(network.run, samples[0][:1]))
     interval = options.keyframe_interval
     rests = [sample[:interval] for sample in samples if len(sample) > 1]
     if not options.uses_memory or not rests:
         return _in_giga(keyframe, None, keyframe)
-    extra = sum(_count(network, sample) - keyframe for sample in rests)
+    extra = sum(count_flops(partial(network.run, sample)) - keyframe for sample in rests)
     non_keyframe = extra / sum(len(sample) - 1 for sample in rests)
     return _in_giga(keyframe, non_keyframe, (keyframe + (interval - 1) * non_keyframe) / interval)
 
@@ -98,9 +99,9 @@ def _count_weighed(network: IntervalNetwork, samples: Sequence[Sequence[Image]])
         for _, found in run_intervals(network, [Group(images, None)]):
             results.extend(found)
 
-    keyframe = count_flops(lambda: segment(samples[0][:1]))
+    keyframe = count_flops(partial(segment, samples[0][:1]))
     results.clear()
-    total = sum(count_flops(lambda sample=sample: segment(sample)) for sample in samples)  # type: ignore[misc]
+    total = sum(count_flops(partial(segment, sample)) for sample in samples)
     keyframes = sum(result.is_keyframe for result in results)
     others = len(results) - keyframes
     return _in_giga(keyframe, (total - keyframes * keyframe) / others if others else None, total / len(results))
@@ -112,10 +113,6 @@ def _in_giga(keyframe: float, non_keyframe: float | None, mean: float) -> dict[s
         "gflops_keyframe": keyframe / 1e9,
         "gflops_non_keyframe": None if non_keyframe is None else non_keyframe / 1e9,
     }
-
-
-def _count(network: IntervalNetwork, images: Sequence[Image]) -> float:
-    return count_flops(lambda: network.run(images))
 
 
 def count_flops(work: Callable[[], object]) -> float:
@@ -288,11 +285,6 @@ def common_facts(
         "modes": modes,
         "ratio_of": (shown[-1], shown[0]),
         "flops": {**FLOPS_FACTS, "frames": sum(map(len, samples))},
-        "outputs": {
-            **{mode: mode for mode in runs},
-            **outputs,
-            "page": COMPARE_HTML,
-            "compare": COMPARE_JSON,
-        },
+        "outputs": {**{mode: mode for mode in runs}, **outputs, "page": COMPARE_HTML, "compare": COMPARE_JSON},
         **model_conditions(model),
     }

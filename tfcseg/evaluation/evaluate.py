@@ -33,7 +33,7 @@ from tfcseg.files import make_folder
 from tfcseg.labels.label_sets import NO_CLASS, LabelMap, LabelSet, built_in_label_map, name_table
 from tfcseg.media.images import read_image
 from tfcseg.media.masks import write_mask
-from tfcseg.metrics.consistency import StabilityScores
+from tfcseg.metrics.consistency import ConsistencyMeter, StabilityScores
 from tfcseg.metrics.scores import (
     VC_WINDOWS,
     ConfusionMatrix,
@@ -54,8 +54,7 @@ from tfcseg.workers import WorkerOptions, work_through
 
 logger = logging.getLogger(__name__)
 
-_STRAY = 254
-"""Marks meaningless values in a lookup table; data sets have at most 253 classes, so it is no class."""
+_STRAY = 254  # marks meaningless values in a lookup table; data sets have at most 253 classes, so it is no class
 
 _ABSENT: tuple[SkipKind, ...] = ("missing image", "missing mask")
 _DAMAGE: tuple[SkipKind, ...] = ("bad frame", "stray values")
@@ -168,7 +167,8 @@ class VideoScorer:
         prediction = self._translate(frame, predicted)
         before = self.confusion.counts.copy()
         self.confusion.update(target, prediction)
-        self._worst.offer(frame.stem, frame.image, self.confusion.counts - before, target, prediction)
+        if frame.image is not None:
+            self._worst.offer(frame.stem, frame.image, self.confusion.counts - before, target, prediction)
         self._consistency.update(target, prediction, after_gap=after_gap)
         if self.scoring.measure_flow_consistency:
             self._measure_flow_consistency(frame, predicted, after_gap=after_gap)
@@ -308,7 +308,7 @@ def _pool(scoring: Scoring, videos: Iterable[tuple[VideoScore, Counts]], on_done
         vc8=percent(windows[8].vc.value),
         vc16=percent(windows[16].vc.value),
         flow_consistency=percent(Mean.pool(score.flow_consistency for score in scores).value),
-        optical_flow=StabilityScores(use_flow=scoring.measure_flow_consistency).flow_name,
+        optical_flow=ConsistencyMeter(use_flow=scoring.measure_flow_consistency).flow_name,
         label_change=percent(Mean.pool(score.label_change for score in scores).value),
         classes_counted=sum(score.iou is not None for score in classes),
         classes_counted_all=sum(score.iou_all is not None for score in classes),

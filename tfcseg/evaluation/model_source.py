@@ -38,7 +38,6 @@ class ModelPredictions:
     def __init__(self, model: LoadedModel, options: InferenceOptions) -> None:
         self._model, self._options = model, options
         self._network = IntervalNetwork(model, options)
-        self._interval = options.keyframe_interval
         self.model_s = 0.0
         self.updated_fractions: list[float] = []
 
@@ -84,15 +83,10 @@ class ModelPredictions:
                     found, usual = (f"{width}×{height}" for height, width in (image.shape[:2], size))
                     image = DataError(f"{video.name}/{frame.stem}: the image is {found}, those before it are {usual}")
             interval.append((frame, image))
-            if len(_images(interval)) == self._interval:
-                yield Group(_images(interval), interval, _label_size(interval))
+            images = [image for _, image in interval if not isinstance(image, TfcsegError)]
+            if len(images) == self._options.keyframe_interval or frame is video.frames[-1]:
+                yield Group(images, interval, _label_size(interval))
                 interval = []
-        if interval:
-            yield Group(_images(interval), interval, _label_size(interval))
-
-
-def _images(interval: _Interval) -> list[NDArray[np.uint8]]:
-    return [image for _, image in interval if not isinstance(image, TfcsegError)]
 
 
 def _read_frame(video: VspwVideo, frame: VspwFrame) -> NDArray[np.uint8] | TfcsegError:

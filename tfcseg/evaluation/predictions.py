@@ -69,14 +69,12 @@ class PredictionFolder:
 
     def _from_video(self, path: Path, video: VspwVideo) -> Iterator[Prediction]:
         with closing(read_label_video(path)) as maps:  # type: ignore[type-var]  # a generator
-            for number, frame in enumerate(video.frames, 1):
+            for frame in video.frames:
                 prediction: Prediction
                 try:
-                    prediction = next(maps)
-                    if number == len(video.frames) and next(maps, None) is not None:
-                        raise DataError(f"{path}: has more frames than {video.name}, {number}")  # noqa: TRY301
-                except StopIteration:
-                    prediction = DataError(f"{path}: ends before frame {frame.stem}")
+                    prediction = next(maps, DataError(f"{path}: ends before frame {frame.stem}"))
                 except DataError as error:
                     prediction = error
                 yield prediction
+            if next(maps, None) is not None:
+                raise DataError(f"{path}: has more frames than {video.name}, {len(video.frames)}")

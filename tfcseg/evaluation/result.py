@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import class_shares, colorize, covered, mark_difference, overlay, shrink, shrink_labels
+from tfcseg.drawing.render import class_shares, covered, shrink_labels
 from tfcseg.errors import InputError
 from tfcseg.files import make_folder, replace_atomically, write_json
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
@@ -26,12 +25,11 @@ from tfcseg.machine import device_name, library_versions
 from tfcseg.media.images import read_image
 from tfcseg.metrics.scores import Counts, Labels, Mean, WindowScores, percent
 from tfcseg.report.html import shown_percent, write_html
-from tfcseg.report.moments import encode_jpeg, picture_size
+from tfcseg.report.moments import draw_pictures, picture_size
 
 _PER_VIDEO = 8
 _STRETCH = 15  # frames of which the worst one is kept: one second of VSPW
 _OF_FRAME = 3  # confusions that are named
-_TINT, _QUALITY = 0.65, 82
 _KEY_SHARE = 0.02  # of a picture, from which a class stands in the key to the colours
 _WORST, _SKIPS, _PICTURED = 10, 50, 8
 _CELLS = 24  # classes with a row of their own in the matrix; the others share one
@@ -71,7 +69,7 @@ class WorstFrame:
     wrong: float  # share of the pixels with a class that can be predicted
     confusions: tuple[tuple[int, int, float], ...]
     """The most frequent ones: class, what it was taken for (K: none), share of all pixels."""
-    image: Path | None
+    image: Path
     target: bytes
     prediction: bytes
 
@@ -257,7 +255,7 @@ class WorstFrames:
         self._kept: dict[int, WorstFrame] = {}
         self._frames = 0
 
-    def offer(self, frame: str, image: Path | None, counts: Counts, target: Labels, prediction: Labels) -> None:
+    def offer(self, frame: str, image: Path, counts: Counts, target: Labels, prediction: Labels) -> None:
         """Take the next frame, with its (K, K + 1) ``counts`` and (H, W) labels."""
         stretch, self._frames = self._frames // _STRETCH, self._frames + 1
         wrong = counts * self._is_predictable[:, None]
@@ -267,11 +265,12 @@ class WorstFrames:
         held = self._kept.get(stretch)
         if share <= (held.wrong if held else 0.0):
             return
-        confusions = tuple((a, b, float(wrong[a, b] / target.size)) for a, b in _greatest(wrong, _OF_FRAME))
-        small = [_pack(shrink_labels(labels, picture_size(labels.shape))) for labels in (target, prediction)]
-        self._kept[stretch] = WorstFrame(
-            self._video, frame, share, confusions, image, target=small[0], prediction=small[1]
-        )
+        most = np.argsort(-wrong, axis=None, kind="stable")[:_OF_FRAME].tolist()
+        places = [divmod(position, wrong.shape[1]) for position in most]
+        confusions = tuple((a, b, float(wrong[a, b] / target.size)) for a, b in places if wrong[a, b])
+        small = [shrink_labels(labels, picture_size(labels.shape)) for labels in (target, prediction)]
+        truth, shown = [cv2.imencode(".png", labels)[1].tobytes() for labels in small]
+        self._kept[stretch] = WorstFrame(self._video, frame, share, confusions, image, target=truth, prediction=shown)
         if len(self._kept) > _PER_VIDEO:
             del self._kept[min(self._kept, key=lambda each: self._kept[each].wrong)]
 
@@ -287,29 +286,16 @@ def worst_of(videos: Iterable[Sequence[WorstFrame]], count: int) -> list[WorstFr
     return sorted((frame for _, frame in chosen), key=lambda each: -each.wrong)
 
 
-def _pack(labels: Labels) -> bytes:
-    return bytes(cv2.imencode(".png", labels)[1])
-
-
 def unpack(packed: bytes) -> Labels:
     """(h, w) labels of a PNG file."""
     return np.asarray(cv2.imdecode(np.frombuffer(packed, np.uint8), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
 
 
-def draw_frame(image: Path | None, target: Labels, prediction: Labels, labels: LabelSet) -> list[dict[str, Any]]:
-    """JPEG files with titles: frame, truth, prediction, where it is wrong; without the image, the (h, w) labels."""
-    palette = labels.palette_array()
-    maps = {"Truth": target, "Prediction": prediction}
-    filmed = None
-    with suppress(InputError):  # the evaluation reports it
-        filmed = None if image is None else shrink(read_image(image), (target.shape[0], target.shape[1]))
-    if filmed is None:
-        pictures = {title: colorize(each, palette) for title, each in maps.items()}
-    else:
-        tinted = {title: overlay(filmed, each, palette, alpha=_TINT) for title, each in maps.items()}
-        wrong = (prediction != target) & (target != NO_CLASS)
-        pictures = {"Frame": filmed, **tinted, "Wrong": mark_difference(filmed, covered(wrong, filmed.shape[:2]))}
-    return [{"title": title, "data": encode_jpeg(picture, _QUALITY)} for title, picture in pictures.items()]
+def draw_frame(image: Path, target: Labels, prediction: Labels, labels: LabelSet) -> dict[str, str]:
+    """Pictures of the page by title, of (h, w) labels; InputError if the image cannot be read."""
+    pixels, maps = read_image(image), {"Truth": target, "Prediction": prediction}
+    wrong = covered((prediction != target) & (target != NO_CLASS), picture_size(pixels.shape))
+    return draw_pictures(pixels, maps, {"Wrong": wrong}, labels.palette_array())
 
 
 def colour_key(maps: Iterable[Labels], labels: LabelSet) -> list[dict[str, str]]:
@@ -328,9 +314,13 @@ def write_page(path: Path, evaluation: Evaluation) -> None:
     videos = sorted(
         (score for score in evaluation.per_video if score.miou is not None), key=lambda score: (score.miou, score.name)
     )
+    classes = [score for score in evaluation.classes if score.target_pixels]
+    # The best first; those that cannot be predicted last.
+    classes.sort(key=lambda score: (not score.is_predictable, -(score.iou or 0.0), score.index))
     context = {
         "evaluation": evaluation,
-        "classes": _class_rows(evaluation),
+        "classes": classes,
+        "pixels": sum(score.target_pixels for score in classes),
         "matrix": _matrix(evaluation),
         "worst": videos[:_WORST],
         "others": videos[_WORST:],
@@ -346,12 +336,16 @@ def _worst_frames(evaluation: Evaluation) -> dict[str, Any]:
     names = [*labels.names, "none"]
     for each in worst_of([score.worst_frames for score in evaluation.per_video], _PICTURED):
         target, prediction = unpack(each.target), unpack(each.prediction)
+        try:
+            pictures = draw_frame(each.image, target, prediction, labels)
+        except InputError:  # an evaluation that needs the image reports it
+            continue
         maps += [target, prediction]
         drawn.append(
             {
                 "title": f"{each.video}, frame {each.frame}",
                 "value": each.wrong,
-                "pictures": draw_frame(each.image, target, prediction, labels),
+                "pictures": pictures,
                 "notes": [
                     f"{names[truth]} → {names[label]} {shown_percent(share, 1)}"
                     for truth, label, share in each.confusions
@@ -359,22 +353,6 @@ def _worst_frames(evaluation: Evaluation) -> dict[str, Any]:
             }
         )
     return {"worst_frames": drawn, "key": colour_key(maps, labels)}
-
-
-def _class_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Classes that occur in the ground truth, best first; those that cannot be predicted last."""
-    total = max(1, sum(score.target_pixels for score in evaluation.classes))
-    found = [score for score in evaluation.classes if score.target_pixels]
-    found.sort(key=lambda score: (not score.is_predictable, -(score.iou or 0.0), score.index))
-    return [
-        {
-            "name": score.name,
-            "iou": score.iou if score.is_predictable else None,
-            "target_share": score.target_pixels / total,
-            "predicted_share": score.predicted_pixels / total,
-        }
-        for score in found
-    ]
 
 
 def _matrix(evaluation: Evaluation) -> dict[str, Any]:
@@ -386,24 +364,11 @@ def _matrix(evaluation: Evaluation) -> dict[str, Any]:
     rest = np.setdiff1d(np.arange(len(counts)), frequent)
     names = [evaluation.classes[index].name for index in frequent]
     columns = np.column_stack([counts[:, frequent], counts[:, rest].sum(axis=1), counts[:, -1]])
-    table: NDArray[np.float64] = columns[frequent].astype(np.float64)
-    table /= table.sum(axis=1, keepdims=True)
+    table = columns[frequent] / columns[frequent].sum(axis=1, keepdims=True)
     kept = [column for column in range(table.shape[1]) if column < len(names) or table[:, column].any()]
     return {
         "cell_px": min(36, max(20, 520 // max(1, len(kept)))),
         "rows": names,
         "columns": [[*names, "other classes", "none"][column] for column in kept],
-        "cells": [
-            (row, position, float(table[row, column]))
-            for row in range(len(names))
-            for position, column in enumerate(kept)
-            if table[row, column] >= 0.0005
-        ],
+        "cells": [(row, at, float(table[row, kept[at]])) for row, at in np.argwhere(table[:, kept] >= 0.0005).tolist()],
     }
-
-
-def _greatest(wrong: Counts, count: int) -> list[tuple[int, int]]:
-    """Row and column of at most ``count`` entries above zero, the greatest first."""
-    order: list[int] = np.argsort(-wrong, axis=None, kind="stable")[:count].tolist()
-    places = (divmod(position, wrong.shape[1]) for position in order)
-    return [place for place in places if wrong[place]]

@@ -162,10 +162,7 @@ def _list_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
     """Files with one of ``suffixes``; hidden ones (public copies carry ._* twins) are not frames."""
     if not folder.is_dir():
         return {}
-    try:
-        files = sorted(folder.iterdir(), reverse=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
+    files = sorted(folder.iterdir(), reverse=True)
     return {path.stem: path for path in files if path.suffix.lower() in suffixes and not path.name.startswith(".")}
 
 

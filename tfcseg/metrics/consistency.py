@@ -5,7 +5,6 @@ Letters: H image height, W image width; h, w the size at which the flow is compu
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,6 @@ from numpy.typing import NDArray
 from tfcseg.errors import InputError
 from tfcseg.metrics.scores import Labels, Mean, percent
 from tfcseg.shrinking import shrunk
-
-logger = logging.getLogger(__name__)
 
 Image: TypeAlias = NDArray[np.uint8]
 Gray: TypeAlias = NDArray[np.uint8]
@@ -73,9 +70,6 @@ class ConsistencyMeter:
     def __init__(self, *, use_flow: bool = True, preset: Preset = "medium", flow_short_side_px: int = 160) -> None:
         self._flow, self._preset = _Flow(preset) if use_flow else None, preset
         self._flow_short_side_px = flow_short_side_px
-        name = self.flow_name
-        told = f"flow consistency follows {name}" if name else "flow consistency is not measured"
-        logger.info("%s", told, extra={"optical_flow": name})
         self._size: tuple[int, int] | None = None
         self._gray: Gray | None = None
         self._labels: list[Values] | None = None
@@ -154,11 +148,6 @@ class StabilityScores:
     def percentages(self) -> dict[str, float | None]:
         """Both, in percent; None where nothing was measured."""
         return {name: percent(mean.value) for name, mean in self.means().items()}
-
-    @property
-    def flow_name(self) -> str | None:
-        """Name of the optical flow: only numbers of the same flow can be compared."""
-        return self._meter.flow_name
 
     def restart(self) -> None:
         """Forget the previous frame: the next one does not follow it."""

@@ -1,13 +1,12 @@
 """Build self-contained HTML pages: templates, escaping, and a policy that blocks loading from elsewhere.
 
-Jinja2 escapes every value in a template; data for scripts is JSON in which no character can end the element.
+Jinja2 escapes every value in a template, and data for scripts so that no character can end the element.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 import numbers
 import os
@@ -23,10 +22,8 @@ from tfcseg.spelling import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from markupsafe import Markup
 
-NOTHING = "–"
-"""Shown in place of a number that was not measured."""
+NOTHING = "–"  # shown in place of a number that was not measured
 
 
 def write_html(path: Path, template: str, context: Mapping[str, Any], data: object = None) -> None:
@@ -34,7 +31,7 @@ def write_html(path: Path, template: str, context: Mapping[str, Any], data: obje
 
     ``data`` is embedded as JSON for the player's script; a page without data has no script.
     """
-    text = _environment().get_template(template).render(**context, data=None if data is None else _embedded(data))
+    text = _environment().get_template(template).render(**context, data=data)
     with replace_atomically(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "replace"))
 
@@ -44,20 +41,6 @@ def relative_url(path: str, folder: Path) -> str:
     return quote(os.fsencode(os.path.relpath(path, folder)))
 
 
-def data_url(picture: bytes, kind: str = "image/jpeg") -> str:
-    """Data URL of ``picture``."""
-    return f"data:{kind};base64,{base64.b64encode(picture).decode('ascii')}"
-
-
-def _embedded(data: object) -> Markup:
-    from markupsafe import Markup
-
-    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    for letter in "<>&":  # the rest that HTML knows is within ASCII, and quotes are no danger between tags
-        text = text.replace(letter, f"\\u{ord(letter):04x}")
-    return Markup(text)  # escaped above
-
-
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -65,13 +48,8 @@ def _environment() -> Environment:
 
     loader = PackageLoader("tfcseg.report", "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {
-        "plain": visible,
-        "number": shown_number,
-        "percent": shown_percent,
-        "clock": shown_time,
-        "data_url": data_url,
-    }
+    made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    made.filters |= {"plain": visible, "number": shown_number, "percent": shown_percent, "clock": shown_time}
     for kind, names in (("style", ("page.css",)), ("script", ("charts.js", "player.js"))):
         folder = files("tfcseg.report") / "templates"
         text = "".join((folder / name).read_text(encoding="utf-8") for name in names)

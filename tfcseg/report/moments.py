@@ -1,24 +1,25 @@
-"""Find the moments at which a value is greatest, some time apart from each other."""
+"""Find the moments at which a value is greatest, some time apart from each other, and draw them."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Image
+from tfcseg.drawing.render import Image, Labels, mark_difference, overlay, shrink, shrink_labels
 
-APART_S = 1
-"""Minimum distance of moments in all but short videos."""
+APART_S = 1  # minimum distance of moments in all but short videos
 _HALVINGS = 3  # the first slots are 1/8 s
 _SLOTS = 32  # enough for ten moments: each excludes at most its two neighbours
 _ROUNDING_S = 1e-6
+_QUALITY, _TINT = 80, 0.65
 
-PICTURE_PX = 320
-"""Longest side of a picture on a page."""
+PICTURE_PX = 320  # longest side of a picture on a page
 
 
 def greatest_moments(times_s: Sequence[float], values: Sequence[float], *, count: int, apart_s: float) -> list[int]:
@@ -124,6 +125,20 @@ def picture_size(size: Sequence[int]) -> tuple[int, int]:
     """(height, width) of a picture on the page, of one that begins with ``size`` (height, width)."""
     scale = min(1.0, PICTURE_PX / max(size[:2]))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def draw_pictures(
+    image: Image, maps: Mapping[str, Labels], marks: Mapping[str, NDArray[np.uint8]], palette: NDArray[np.uint8]
+) -> dict[str, str]:
+    """JPEG files as data URLs by title, of `picture_size`: ``image`` (H, W, 3), ``maps`` of labels in the colours of
+    ``palette`` (K, 3), and ``marks`` (h, w) as `covered` returns them at that size."""
+    size = picture_size(image.shape)
+    frame = shrink(image, size)
+    small = {title: shrink_labels(labels, size) for title, labels in maps.items()}
+    tinted = {title: overlay(frame, labels, palette, alpha=_TINT) for title, labels in small.items()}
+    marked = {title: mark_difference(frame, coverage) for title, coverage in marks.items()}
+    jpegs = {title: encode_jpeg(each, _QUALITY) for title, each in {"Frame": frame, **tinted, **marked}.items()}
+    return {title: f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}" for title, jpeg in jpegs.items()}
 
 
 def encode_jpeg(picture: Image, quality: int) -> bytes:

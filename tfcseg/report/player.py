@@ -117,27 +117,6 @@ class View:
     is_first: bool = False  # shown when the page opens
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
-    """A curve, or the range of values where buckets hold several frames (otherwise ``high`` is None)."""
-
-    name: str
-    low: list[float]
-    high: list[float] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """One quantity over time."""
-
-    key: str
-    title: str
-    meaning: str
-    ideal: int
-    scale: tuple[float, float]
-    series: tuple[Series, ...]
-
-
 def new_timeline() -> ThinnedSeries:
     """Timeline without frames."""
     return ThinnedSeries(len(SERIES), columns=1024)
@@ -145,30 +124,33 @@ def new_timeline() -> ThinnedSeries:
 
 def lanes(
     timelines: Mapping[str, ThinnedSeries], keys: Sequence[str] = tuple(_MEANINGS), meanings: Mapping[str, str] = {}
-) -> list[Lane]:
+) -> list[dict[str, Any]]:
     """Lanes of the quantities ``keys`` that were measured; a series for each of ``timelines``, titled by its name.
 
-    ``meanings`` replace those that quantities have in most runs.
+    A series is a curve, or a range where buckets hold several frames (otherwise ``high`` is None). ``meanings`` replace
+    those that quantities have in most runs.
     """
     found = []
     for key in keys:
         column = SERIES.index(key)
-        series = []
+        series: list[dict[str, Any]] = []
+        extremes: list[float] = []
         for name, line in timelines.items():
             low, high = line.low[:, column], line.high[:, column]
             if not np.isnan(low).all():
-                series.append(Series(name, low.tolist(), high.tolist() if line.frames_per_bucket > 1 else None))
+                is_range = line.frames_per_bucket > 1
+                series.append({"name": name, "low": low.tolist(), "high": high.tolist() if is_range else None})
+                extremes += [float(np.nanmin(low)), float(np.nanmax(high))]
         if series:
             title, meaning, ideal = _MEANINGS[key]
-            least = min(float(np.nanmin(item.low)) for item in series)
-            greatest = max(float(np.nanmax(item.high or item.low)) for item in series)
-            scale = (least, 1.0) if ideal else (0.0, greatest)
-            found.append(Lane(key, title, meanings.get(key, meaning), ideal, scale, series=tuple(series)))
+            scale = (min(extremes), 1.0) if ideal else (0.0, max(extremes))
+            lane = {"key": key, "title": title, "meaning": meanings.get(key, meaning), "ideal": ideal, "scale": scale}
+            found.append({**lane, "series": series})
     return found
 
 
 def player_data(
-    views: Sequence[View], lanes: Sequence[Lane], timeline: ThinnedSeries, frame_rate: Fraction, **more: object
+    views: Sequence[View], lanes: Sequence[object], timeline: ThinnedSeries, frame_rate: Fraction, **more: object
 ) -> object:
     """Data that the player's script reads; ``timeline`` says how long the video is and where keyframes are."""
     is_keyframe = timeline.high[:, SERIES.index("is_keyframe")] > 0
@@ -181,8 +163,7 @@ def player_data(
             "views": views,
             "lanes": lanes,
             **more,
-        },
-        decimals=5,
+        }
     )
 
 

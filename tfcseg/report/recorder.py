@@ -19,11 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.drawing.render import Image, Labels, covered, mark_difference, overlay, shrink, shrink_labels
+from tfcseg.drawing.render import Image, Labels, covered, shrink_labels
 from tfcseg.errors import OutputError
 from tfcseg.files import replace_atomically
-from tfcseg.report.html import data_url
-from tfcseg.report.moments import Moment, MomentPool, encode_jpeg, picture_size
+from tfcseg.report.moments import Moment, MomentPool, draw_pictures, picture_size
 from tfcseg.report.player import SERIES, ThinnedSeries, new_timeline
 from tfcseg.report.schema import FrameRow
 
@@ -32,7 +31,6 @@ MOMENTS = {"moment": 10, "doubt": 6}
 
 _SHARE_COLUMNS = 256  # and up to twice as many
 _STATE_NAME = "page.npz"
-_QUALITY, _TINT = 80, 0.65
 _CHANGES = 3
 
 
@@ -46,12 +44,9 @@ class PageRecorder:
         self.palette, self.frame_rate, self.unsure_below = palette, frame_rate, unsure_below
         self.timeline = new_timeline()
         self.shares = ThinnedSeries(len(palette), _SHARE_COLUMNS)
-        self.peak_shares = np.zeros(len(palette))
-        """(K,) greatest share of each class in any frame."""
-        self.peak_frames = np.zeros(len(palette), np.int64)
-        """(K,) the first frame that has it."""
-        self.start_s = 0.0
-        """Time of the first frame in the source."""
+        self.peak_shares = np.zeros(len(palette))  # (K,) greatest share of each class in any frame
+        self.peak_frames = np.zeros(len(palette), np.int64)  # (K,) the first frame that has it
+        self.start_s = 0.0  # time of the first frame in the source
         self._pools = {kind: MomentPool(frame_rate) for kind in MOMENTS}
         self._previous: Labels | None = None
 
@@ -95,24 +90,17 @@ class PageRecorder:
     def _moment(self, row: FrameRow, image: Image, before: Labels, after: Labels) -> Moment:
         is_different = before != after
         marked = covered(is_different, picture_size(image.shape))
-        pictures = self._pictures(image, {"Labels before": before, "Labels after": after}, {"What changed": marked})
+        maps = {"Labels before": before, "Labels after": after}
+        pictures = draw_pictures(image, maps, {"What changed": marked}, self.palette)
         changes = _greatest_changes(before, after, is_different)
         return Moment(row.frame, row.label_change or 0.0, changes, pictures)
 
     def _doubt(self, row: FrameRow, image: Image, labels: Labels, is_unsure: NDArray[np.bool_]) -> Moment:
         unsure, size_wh = shrink_labels(labels, is_unsure.shape), picture_size(image.shape)[::-1]
         marked = cv2.resize(np.multiply(is_unsure, 255, dtype=np.uint8), size_wh, interpolation=cv2.INTER_LINEAR)
-        pictures = self._pictures(image, {"Labels": labels}, {"Likely wrong": np.asarray(marked, dtype=np.uint8)})
+        marks = {"Likely wrong": np.asarray(marked, dtype=np.uint8)}
+        pictures = draw_pictures(image, {"Labels": labels}, marks, self.palette)
         return Moment(row.frame, row.unsure or 0.0, _greatest_changes(unsure, unsure, is_unsure), pictures)
-
-    def _pictures(self, image: Image, maps: Mapping[str, Labels], marks: Mapping[str, Labels]) -> dict[str, str]:
-        """Data URLs: the image (H, W, 3), its ``maps`` (H, W) in colours, and ``marks`` (h, w) as `covered` returns."""
-        frame = shrink(image, picture_size(image.shape))
-        small = {title: shrink_labels(labels, frame.shape[:2]) for title, labels in maps.items()}
-        tinted = {title: overlay(frame, labels, self.palette, alpha=_TINT) for title, labels in small.items()}
-        marked = {title: mark_difference(frame, coverage) for title, coverage in marks.items()}
-        pictures = {"Frame": frame, **tinted, **marked}
-        return {title: data_url(encode_jpeg(picture, _QUALITY)) for title, picture in pictures.items()}
 
     def save(self, folder: Path) -> None:
         """Save everything that ``restore`` needs in one file in ``folder``; OutputError on failure."""

@@ -11,9 +11,10 @@ import math
 import numbers
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,7 @@ from tfcseg.model.options import InferenceOptions
 if TYPE_CHECKING:
     from tfcseg.weights.loading import LoadedModel
 
-SCHEMA = 1
-"""Version of the files; grows when a key changes its meaning or is removed."""
+SCHEMA = 1  # version of the files; grows when a key changes its meaning or is removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,14 +223,12 @@ class FrameRow:
     source: str = ""  # its file; there is such a column for folders of images only
 
 
-COLUMNS = tuple(item.name for item in dataclasses.fields(FrameRow))
-_BEFORE_COLUMNS, _SOURCE_COLUMN = ("label_change_before", "flow_consistency_before"), "source"
-
-
 def columns_for(*, has_sources: bool = False, has_before: bool = False) -> tuple[str, ...]:
     """The columns of a table, with those that only some runs have."""
-    left_out = {*(() if has_before else _BEFORE_COLUMNS), *(() if has_sources else (_SOURCE_COLUMN,))}
-    return tuple(name for name in COLUMNS if name not in left_out)
+    names = [item.name for item in dataclasses.fields(FrameRow)]
+    return tuple(
+        name for name in names if (has_before or not name.endswith("_before")) and (has_sources or name != "source")
+    )
 
 
 class FrameTable:
@@ -240,7 +238,8 @@ class FrameTable:
     """
 
     def __init__(self, path: Path, keep_bytes: int = 0, columns: Sequence[str] = columns_for()) -> None:
-        self._path, self._columns = path, columns
+        self._columns = columns
+        self._errors = partial(output_errors, f"cannot write {str(path)!r}")
         with self._errors():
             if keep_bytes:
                 os.truncate(path, keep_bytes)
@@ -277,9 +276,6 @@ class FrameTable:
                 with suppress(OSError):  # closing tries to write the same row again
                     self._file.close()
                 raise
-
-    def _errors(self) -> AbstractContextManager[None]:
-        return output_errors(f"cannot write {str(self._path)!r}")
 
 
 def _cell(name: str, value: float | str | None) -> str:

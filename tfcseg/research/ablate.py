@@ -96,10 +96,8 @@ class RowResult:
     vc16: float | None
     updated_fraction: float | None
     """Mean percentage of points that sparse MSDA updates between keyframes; None without frames between them."""
-    paper: Mapping[str, float | None]
-    """The paper's numbers by the same keys, if it states them."""
-    directions: Mapping[str, str]
-    """Score -> ``agrees``, ``differs`` or ``unclear`` (one of the two did not change)."""
+    paper: Mapping[str, float | None]  # the paper's numbers by the same keys, if it states them
+    directions: Mapping[str, str]  # score -> ``agrees``, ``differs`` or ``unclear`` (one of the two did not change)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,16 +34,14 @@ class CalibrationMeter:
 
     def __init__(self, temperatures: NDArray[np.float64]) -> None:
         self.temperatures = temperatures
-        self.count = 0
-        """Number of labels added."""
-        self._right = 0
+        self.count = self.right = 0  # numbers of labels added, and of those that are right
         self._gaps = np.zeros((len(temperatures), _BINS))  # sums of confidences, less the right labels
         self._log_loss = np.zeros(len(temperatures))
 
     def update(self, logits: NDArray[np.float32], is_right: NDArray[np.bool_]) -> None:
         """Add labels: their ``logits`` (N, K), and whether the largest names the right class (N,)."""
         self.count += len(is_right)
-        self._right += int(is_right.sum())
+        self.right += int(is_right.sum())
         behind = logits - logits.max(axis=1, keepdims=True)
         for row, temperature in enumerate(self.temperatures):
             sure = 1 / np.exp(behind / temperature).sum(axis=1)
@@ -51,11 +49,6 @@ class CalibrationMeter:
             self._log_loss[row] -= float(np.log(chance).sum())
             bins = np.minimum((sure * _BINS).astype(np.int64), _BINS - 1)
             self._gaps[row] += np.bincount(bins, weights=sure - is_right, minlength=_BINS)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the labels that are right; NaN without any."""
-        return self._right / self.count if self.count else float("nan")
 
     @property
     def errors(self) -> NDArray[np.float64]:
@@ -80,10 +73,8 @@ class Calibration:
     """Temperature and expected calibration errors (percentages), over pixels of classes that the model knows."""
 
     temperature: float
-    error: float
-    """Error with this temperature."""
-    error_unfitted: float
-    """Error with a temperature of 1."""
+    error: float  # error with this temperature
+    error_unfitted: float  # error with a temperature of 1
     accuracy: float
     labels: int
     stills: int
@@ -126,7 +117,7 @@ def calibrate(
         temperature=float(meter.temperatures[best]),
         error=float(errors[best]),
         error_unfitted=float(errors[0]),
-        accuracy=100 * meter.accuracy,
+        accuracy=100 * meter.right / meter.count,
         labels=meter.count,
         stills=sum(len(each.stills) for each in sets),
         sets=tuple(each.name for each in sets),

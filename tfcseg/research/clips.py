@@ -23,7 +23,7 @@ from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.frames import Image
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
-from tfcseg.metrics.consistency import StabilityScores
+from tfcseg.metrics.consistency import ConsistencyMeter, StabilityScores
 from tfcseg.metrics.scores import Mean, VideoConsistency, percent
 from tfcseg.model.options import InferenceOptions
 from tfcseg.options import OnProgress
@@ -33,8 +33,7 @@ from tfcseg.runs.summary import option_facts
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import LoadedModel, open_model
 
-Numbers: TypeAlias = dict[str, "float | None"]
-"""Scores of a clip, in percent."""
+Numbers: TypeAlias = dict[str, "float | None"]  # scores of a clip, in percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ def compare_clips(
         target_classes=None if judges is None else len(judges.labels),
         first_s=first_s,
         max_frames=max_frames,
-        optical_flow=StabilityScores().flow_name,
+        optical_flow=ConsistencyMeter().flow_name,
         clips=tuple(clips),
         results=tuple(results),
         **made_by(loaded),

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tfcseg.drawing.render import shrink_labels
 from tfcseg.errors import DataError, UsageError
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
@@ -30,8 +30,7 @@ from tfcseg.weights.loading import LoadedModel
 
 TEACHER_LABELS = {len(labels): labels for labels in (ADE31, LabelSet("voc21", VOC21, distinct_palette(len(VOC21))))}
 """Known teachers' classes, by their number."""
-HALF = 128
-"""Of 255: positions have a target if the probability of a class is larger."""
+HALF = 128  # of 255: positions have a target if the probability of a class is larger
 _NEVER_CONSTANT = (NO_CLASS, NO_CLASS - 1)
 """Alternating values of positions without a target: they are constant in no window, so VC ignores them."""
 
@@ -45,8 +44,7 @@ class NetworkFacts:
     label_set: str
     classes: int
     sha256: str
-    input: str
-    """Preprocessing of images."""
+    input: str  # preprocessing of images
 
 
 class Network(NamedTuple):
@@ -72,8 +70,7 @@ def teacher_network(path: Path) -> Network:
     )
 
     def predict(image: Image, size: tuple[int, int]) -> Labels:
-        found = cv2.resize(teacher.labels(image), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        return np.asarray(found, dtype=np.uint8)
+        return shrink_labels(teacher.labels(image), size)
 
     return Network(facts, labels, predict)
 
@@ -146,8 +143,7 @@ class ClipTargets:
         Positions without a target have values that are not classes of ``labels``.
         """
         for index, grid in enumerate(self.grids):
-            enlarged = cv2.resize(grid, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-            target = np.asarray(enlarged, dtype=np.uint8)
+            target = shrink_labels(grid, size)
             yield np.where(target == NO_CLASS, np.uint8(_NEVER_CONSTANT[index % 2]), target)
 
 

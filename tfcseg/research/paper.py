@@ -8,16 +8,14 @@ from typing import TypeAlias
 
 from tfcseg.model.options import PAPER_OPTIONS, InferenceOptions
 
-WITHOUT_BCE = "without-bce"
-"""The row that needs other weights."""
+WITHOUT_BCE = "without-bce"  # the row that needs other weights
 
 ABLATED_THRESHOLDS = (0.5, 0.8, 1.0)
 FIXED_WEIGHTS = (0.1, 0.9)
 """The paper has 0.1 without saying of which frame. By eq. 7 it is the keyframe's weight; 0.9 is the other reading."""
 INTERVALS = (4, 5, 6, 7, 8, 9)
 
-LARGER_KEYFRAMES = 1.2
-"""``keyframe_scale`` of the row ``larger``."""
+LARGER_KEYFRAMES = 1.2  # ``keyframe_scale`` of the row ``larger``
 
 SCORES = ("miou", "vc8", "vc16")
 
@@ -50,12 +48,9 @@ Weight: TypeAlias = float | str
 class Variant:
     """Steps between eq. 4 and the class head; by default all of the paper's."""
 
-    weight: Weight = "soft"
-    """0 leaves out interpolation."""
-    updates: bool = True
-    """Whether sparse MSDA updates the points below the threshold (eq. 11)."""
-    level: int = 2
-    """Encoder level compared by w_t, 1 or 2. Aligned correlation always searches at level 2."""
+    weight: Weight = "soft"  # 0 leaves out interpolation
+    updates: bool = True  # whether sparse MSDA updates the points below the threshold (eq. 11)
+    level: int = 2  # encoder level compared by w_t, 1 or 2. Aligned correlation always searches at level 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +59,7 @@ class Row:
 
     name: str
     title: str
-    builds_on: str | None
-    """Row that its scores are compared with."""
+    builds_on: str | None  # row that its scores are compared with
     options: InferenceOptions
     variant: Variant | None
 
@@ -74,11 +68,12 @@ def build_rows(settings: InferenceOptions) -> list[Row]:
     """All rows for the ``settings`` of the full method, in the table's order."""
     larger = settings.keyframe_scale if settings.keyframe_scale > 1 else LARGER_KEYFRAMES
     image = replace(settings, mode="image", sides="one", keyframes="fixed", keyframe_interval=1)
+    one_size = replace(image, half_size_share=0.0)
     options = replace(settings, sides="one", keyframes="fixed", keyframe_scale=1.0)
     plain = Variant(weight=0.0, updates=False)
     rows = [
         Row("image", "image", None, image, None),
-        Row("one-size", "image, at one size", "image", replace(image, half_size_share=0.0), None),
+        *([Row("one-size", "image, at one size", "image", one_size, None)] if image.half_size_share else []),
         Row("reuse", "feature reuse", "image", options, plain),
         Row("interpolation", "+ interpolation", "reuse", options, replace(plain, weight="soft")),
         Row("hard", "+ hard weights", "interpolation", options, replace(plain, weight="hard")),
@@ -96,7 +91,6 @@ def build_rows(settings: InferenceOptions) -> list[Row]:
     ]
     for n in (n for n in INTERVALS if n > options.keyframe_interval):
         rows.append(Row(f"interval-{n}", f"TFC, interval {n}", "tfc", replace(options, keyframe_interval=n), Variant()))
-    rows = [row for row in rows if row.name != "one-size" or image.half_size_share]
     return rows + _own_rows(options, larger)
 
 

@@ -21,6 +21,7 @@ from tfcseg.labels.label_sets import ADE31, VOC21
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import MODEL_FIELDS, InferenceOptions
 from tfcseg.model.things import Things
+from tfcseg.research.paper import SCORES
 from tfcseg.training.networks import THINGS_OF, trained_on_without_things
 from tfcseg.training.teachers import load_things
 from tfcseg.training.truth import VOC_NAMES
@@ -28,12 +29,9 @@ from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_m
 from tfcseg.weights.model_card import TEXT_LIMIT, ModelCard
 from tfcseg.weights.registry import read_registry, write_registry
 
-SCORES = ("miou", "vc8", "vc16")
+DRAWN_BETTER = ("person", "car")  # rivals in the second network: the image network finds and draws them better
 
-DRAWN_BETTER = ("person", "car")
-"""Rivals in the second network: the image network finds and draws them better."""
-
-_CENTRED = ((126.5, 128.5), (126.5, 128.5))  # mean and std of pixels that become −1…1
+_CENTRED = (126.5, 128.5)  # between these are mean and std of pixels that become −1…1
 
 
 def measure(
@@ -124,10 +122,9 @@ def add_things(weights: Path, source: str | Path, out: Path) -> ModelCard:
     pixels are not −1…1, it has none of the classes, or the source has no second network, DataError for another file.
     """
     model = load_model(weights, device="cpu", precision="fp32", fold=False)
-    numbers = model.card.preprocessing
-    for values, (low, high) in zip((numbers.mean, numbers.std), _CENTRED, strict=True):
-        if not all(low <= value <= high for value in values):
-            raise WeightsError(f"{model.card.name} has a mean of {numbers.mean}; the second network needs about 127.5")
+    numbers, (low, high) = model.card.preprocessing, _CENTRED
+    if not all(low <= value <= high for value in (*numbers.mean, *numbers.std)):
+        raise WeightsError(f"{model.card.name} has a mean of {numbers.mean}; the second network needs about 127.5")
     names, found = _read_things(source)
     known = [at for at, name in enumerate(names) if name in model.labels.names]
     rivals = [at for at in known if names[at] in DRAWN_BETTER]

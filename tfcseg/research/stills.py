@@ -13,14 +13,12 @@ Ids 0 and 255 are void, whatever their names. Shapes: H W image, K classes of a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.evaluation.evaluate import prediction_table
@@ -31,7 +29,6 @@ from tfcseg.media.masks import read_mask
 from tfcseg.media.source import IMAGE_SUFFIXES
 from tfcseg.metrics.scores import (
     ConfusionMatrix,
-    Counts,
     Labels,
     Mean,
     class_iou,
@@ -55,39 +52,28 @@ from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.loading import open_model
 
 _VOID_IDS = (0, 255)
-_UNNAMED = 254
-"""Marks values that classes.json does not name; sets have fewer classes than this."""
-
-
-class Still(NamedTuple):
-    """An image and its mask."""
-
-    image: Path
-    mask: Path
+_UNNAMED = 254  # marks values that classes.json does not name; sets have fewer classes than this
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StillSet:
     """A folder of labelled stills, some of whose classes are merged for scoring (``merged_classes``)."""
 
-    name: str
-    """Names of the folder and the one above: ``coco/test``."""
-    labels: LabelSet
-    """Classes in the order of their ids, including merged ones."""
-    merged: Labels
-    """(256,) class index -> class index for scoring; NO_CLASS stays."""
-    values: Labels
-    """(256,) value of a mask -> class index for scoring."""
-    stills: tuple[Still, ...]
+    name: str  # names of the folder and the one above: ``coco/test``
+    labels: LabelSet  # classes in the order of their ids, including merged ones
+    merged: Labels  # (256,) class index -> class index for scoring; NO_CLASS stays
+    values: Labels  # (256,) value of a mask -> class index for scoring
+    stills: tuple[Path, ...]  # the images
 
-    def read(self, still: Still) -> tuple[Image, Labels]:
+    def read(self, still: Path) -> tuple[Image, Labels]:
         """Read (H, W, 3) image and (H', W') target, NO_CLASS = void; DataError for a value without a name."""
-        raw = read_mask(still.mask)
+        mask = _mask_of(still)
+        raw = read_mask(mask)
         target = np.asarray(cv2.LUT(raw, self.values), dtype=np.uint8)
         is_unnamed = target == _UNNAMED
         if is_unnamed.any():
-            raise DataError(f"{still.mask}: value {raw[is_unnamed].min()} is not named in {CLASSES}")
-        return read_image(still.image), target
+            raise DataError(f"{mask}: value {raw[is_unnamed].min()} is not named in {CLASSES}")
+        return read_image(still), target
 
 
 def open_stills(folder: str | Path) -> StillSet:
@@ -124,16 +110,19 @@ def _ids_by_name(file: Path) -> Mapping[str, int]:
     return named
 
 
-def _list_stills(folder: Path) -> tuple[Still, ...]:
+def _list_stills(folder: Path) -> tuple[Path, ...]:
     entries = sorted((folder / "images").iterdir())
-    found = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
-    stills = tuple(Still(path, folder / "masks" / f"{path.stem}.png") for path in found)
+    stills = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
     if not stills:
         raise DataError(f"{folder / 'images'}: has no images")
-    lacking = [still.mask for still in stills if not still.mask.is_file()]
+    lacking = [mask for mask in map(_mask_of, stills) if not mask.is_file()]
     if lacking:
         raise DataError(f"{lacking[0]}: no such mask ({len(lacking)} of {len(stills)} images have none)")
-    return stills
+    return tuple(stills)
+
+
+def _mask_of(image: Path) -> Path:
+    return image.parent.parent / "masks" / f"{image.stem}.png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +140,7 @@ class SetScore:
 
     miou: float | None
     pixel_accuracy: float | None
-    is_complete: bool
-    """Whether the network knows all scored classes."""
+    is_complete: bool  # whether the network knows all scored classes
     per_class: Mapping[str, float | None]
 
 
@@ -163,8 +151,7 @@ class NetworkScores:
     network: NetworkFacts
     scores: Mapping[str, Mapping[str, SetScore]]
     mean: Mapping[str, float | None]
-    to_best_teacher: Mapping[str, float]
-    """A student's mean in percent of the best teacher's, by vocabulary."""
+    to_best_teacher: Mapping[str, float]  # a student's mean in percent of the best teacher's, by vocabulary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,59 +181,46 @@ def compare_stills(
     networks = [*(teacher_network(Path(path)) for path in teachers), *map(student_network, loaded)]
     refuse_doubles([network.facts.name for network in networks], "networks")
     vocabularies = {network.labels.name: network.labels for network in networks}
-    scored = [_ScoredSet(each, vocabularies) for each in sets]
-    counts = [[each.count(network, on_progress) for each in scored] for network in networks]
+    tables = [{name: translation(each, labels) for name, labels in vocabularies.items()} for each in sets]
+    scores = [
+        {each.name: _score(each, network, table, on_progress) for each, table in zip(sets, tables, strict=True)}
+        for network in networks
+    ]
+    facts = [
+        SetFacts(each.name, len(each.stills), {name: tuple(of.per_class) for name, of in scores[0][each.name].items()})
+        for each in sets
+    ]
     return StillsResult(
-        sets=tuple(each.facts(own) for each, own in zip(scored, counts[0], strict=True)),
-        networks=tuple(_network_scores(networks, scored, counts)),
+        sets=tuple(facts),
+        networks=tuple(_with_means([network.facts for network in networks], scores, list(vocabularies))),
         **made_by(loaded),
     )
 
 
-class _ScoredSet:
-    """A set with the classes of each vocabulary."""
-
-    def __init__(self, stills: StillSet, vocabularies: Mapping[str, LabelSet]) -> None:
-        self.stills = stills
-        self.tables = {name: translation(stills, labels) for name, labels in vocabularies.items()}
-
-    def count(self, network: Network, on_progress: OnProgress) -> Counts:
-        """Count (K, K + 1) pixels by class and predicted class."""
-        table = self.tables[network.labels.name]
-        confusion = ConfusionMatrix(len(self.stills.labels))
-        for done, still in enumerate(self.stills.stills, 1):
-            image, target = self.stills.read(still)
-            labels = network.predict(image, (target.shape[0], target.shape[1]))
-            confusion.update(target, np.asarray(cv2.LUT(labels, table), dtype=np.uint8))
-            on_progress(f"{network.facts.name} on {self.stills.name}", done, len(self.stills.stills))
-        return confusion.counts
-
-    def can_predict(self, vocabulary: str) -> NDArray[np.bool_]:
-        """(K,) whether a vocabulary has each class."""
-        return np.isin(np.arange(len(self.stills.labels)), self.tables[vocabulary])
-
-    def score(self, counts: Counts, vocabulary: str, own: str) -> SetScore:
-        """Score a network with label set ``own`` on the classes of ``vocabulary``."""
-        kept = self.can_predict(vocabulary)
-        of_kept = only_targets(counts, kept)
-        occurs = of_kept.sum(axis=1) > 0
-        iou = class_iou(of_kept)
-        return SetScore(
-            miou=percent(mean_iou(of_kept)),
-            pixel_accuracy=percent(pixel_accuracy(of_kept)),
-            is_complete=not np.any(occurs & ~self.can_predict(own)),
-            per_class={self.stills.labels.names[k]: percent(float(iou[k])) for k in np.flatnonzero(occurs)},
-        )
-
-    def facts(self, counts: Counts) -> SetFacts:
-        """Facts about the set; ``counts`` are those of any network."""
+def _score(
+    stills: StillSet, network: Network, tables: Mapping[str, Labels], on_progress: OnProgress
+) -> dict[str, SetScore]:
+    """Scores of a network on a set by vocabulary; ``tables`` are their translations."""
+    confusion = ConfusionMatrix(len(stills.labels))
+    for done, still in enumerate(stills.stills, 1):
+        image, target = stills.read(still)
+        labels = network.predict(image, (target.shape[0], target.shape[1]))
+        confusion.update(target, np.asarray(cv2.LUT(labels, tables[network.labels.name]), dtype=np.uint8))
+        on_progress(f"{network.facts.name} on {stills.name}", done, len(stills.stills))
+    names = stills.labels.names
+    predictable = {name: np.isin(np.arange(len(names)), table) for name, table in tables.items()}
+    scores = {}
+    for vocabulary, kept in predictable.items():
+        counts = only_targets(confusion.counts, kept)
         occurs = counts.sum(axis=1) > 0
-        names = self.stills.labels.names
-        classes = {
-            vocabulary: tuple(names[k] for k in np.flatnonzero(occurs & self.can_predict(vocabulary)))
-            for vocabulary in self.tables
-        }
-        return SetFacts(self.stills.name, len(self.stills.stills), classes)
+        iou = class_iou(counts)
+        scores[vocabulary] = SetScore(
+            miou=percent(mean_iou(counts)),
+            pixel_accuracy=percent(pixel_accuracy(counts)),
+            is_complete=not np.any(occurs & ~predictable[network.labels.name]),
+            per_class={names[k]: percent(float(iou[k])) for k in np.flatnonzero(occurs)},
+        )
+    return scores
 
 
 def translation(stills: StillSet, labels: LabelSet) -> Labels:
@@ -261,27 +235,19 @@ def translation(stills: StillSet, labels: LabelSet) -> Labels:
     return table
 
 
-def _network_scores(
-    networks: Sequence[Network], sets: Sequence[_ScoredSet], counts: Sequence[Sequence[Counts]]
-) -> list[NetworkScores]:
-    """Scores of all networks, from their ``counts`` on each set; students are compared with the best teacher."""
-    vocabularies = list(sets[0].tables)
-    found: list[NetworkScores] = []
-    for network, own in zip(networks, counts, strict=True):
-        scores = {
-            each.stills.name: {name: each.score(numbers, name, network.labels.name) for name in vocabularies}
-            for each, numbers in zip(sets, own, strict=True)
-        }
-        mean = {name: _mean([of[name] for of in scores.values()]) for name in vocabularies}
-        found.append(NetworkScores(network.facts, scores, mean, {}))
-    teachers = [each for each in found if each.network.role == "teacher"]
-    best = {name: max((each.mean[name] or 0 for each in teachers), default=0) for name in vocabularies}
-    for number, each in enumerate(found):
-        if each.network.role == "student":
-            known = {name: mean for name, mean in each.mean.items() if best[name] and mean is not None}
-            shares = {name: 100 * mean / best[name] for name, mean in known.items()}
-            found[number] = replace(each, to_best_teacher=shares)
-    return found
+def _with_means(
+    networks: Sequence[NetworkFacts],
+    scores: Sequence[Mapping[str, Mapping[str, SetScore]]],
+    vocabularies: Sequence[str],
+) -> Iterator[NetworkScores]:
+    """``scores[network][set][vocabulary]`` with means over sets; students are compared with the best teacher."""
+    means = [{name: _mean([of[name] for of in own.values()]) for name in vocabularies} for own in scores]
+    of_teachers = [mean for network, mean in zip(networks, means, strict=True) if network.role == "teacher"]
+    best = {name: max((mean[name] or 0 for mean in of_teachers), default=0) for name in vocabularies}
+    for network, own, mean in zip(networks, scores, means, strict=True):
+        known = {name: value for name, value in mean.items() if best[name] and value is not None}
+        shares = {name: 100 * value / best[name] for name, value in known.items()}
+        yield NetworkScores(network, own, mean, shares if network.role == "student" else {})
 
 
 def _mean(scores: Sequence[SetScore]) -> float | None:

@@ -18,36 +18,22 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from string import Formatter
 from typing import Any, TypeAlias
 
 from tfcseg.errors import DataError
 from tfcseg.model.options import keyframe_distance
 from tfcseg.spelling import count_of
 
-Result: TypeAlias = dict[str, Any]
-"""Content of a result file, or a part of it."""
+Result: TypeAlias = dict[str, Any]  # content of a result file, or a part of it
 
 NOTHING = "–"
 
 
-class _Numbers(Formatter):
-    """Fills in ``{keys.of.nested.objects:.1f}``; KeyError for a number that is missing."""
-
-    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
-        value: Any = kwargs
-        for key in field_name.split("."):
-            value = (value or {}).get(key)
-        if value is None:
-            raise KeyError(field_name)
-        return value, field_name
-
-
 def cell(template: str, numbers: Mapping[str, Any]) -> str:
-    """The template with its numbers, or a dash if one of them is missing."""
+    """The template with its numbers, such as ``{nested[keys]:.1f}``, or a dash if one of them is missing or None."""
     try:
-        return _Numbers().vformat(template, (), numbers)
-    except KeyError:
+        return template.format_map(numbers)
+    except (KeyError, TypeError):
         return NOTHING
 
 
@@ -83,11 +69,9 @@ def _escaped(text: str) -> str:
 
 MARKED = re.compile(r"(<!-- table: ([^\n]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-CHOSE_SETTINGS = {"camvid_street", "halls"}
-"""Inputs on which the shipped weights and settings were chosen."""
+CHOSE_SETTINGS = {"camvid_street", "halls"}  # inputs on which the shipped weights and settings were chosen
 
-HAD_A_PART = {"demo.mp4"}
-"""Inputs that had a part in settings, as the clips without ground truth."""
+HAD_A_PART = {"demo.mp4"}  # inputs that had a part in settings, as the clips without ground truth
 
 COMPARED = (
     ("mIoU", "{miou:.1f}"),
@@ -102,11 +86,11 @@ COMPARED = (
     ("GFLOPs per frame", "{gflops_per_frame:.2f}"),
 )
 GAINS = (
-    ("mIoU", "{before.miou:.1f} → {after.miou:.1f}"),
-    ("VC8", "{before.vc8:.1f} → {after.vc8:.1f}"),
-    ("label change, %", "{before.label_change:.2f} → {after.label_change:.2f}"),
-    ("flow consistency, %", "{before.flow_consistency:.2f} → {after.flow_consistency:.2f}"),
-    ("GFLOPs per frame", "{before.gflops_per_frame:.1f} → {after.gflops_per_frame:.1f}"),
+    ("mIoU", "{before[miou]:.1f} → {after[miou]:.1f}"),
+    ("VC8", "{before[vc8]:.1f} → {after[vc8]:.1f}"),
+    ("label change, %", "{before[label_change]:.2f} → {after[label_change]:.2f}"),
+    ("flow consistency, %", "{before[flow_consistency]:.2f} → {after[flow_consistency]:.2f}"),
+    ("GFLOPs per frame", "{before[gflops_per_frame]:.1f} → {after[gflops_per_frame]:.1f}"),
 )
 COST = (
     ("measured on", "{where}"),
@@ -123,16 +107,16 @@ SPEEDS = tuple(
     column
     for title, part in (("fps, network and labels", "model_only"), ("fps, file to files", "end_to_end"))
     for column in (
-        (title, f"{{{part}.fps:.2f}}"),
-        ("to `image`", f"{{{part}.image:.2f}}×"),
-        ("to plain", f"{{{part}.plain:.2f}}×"),
+        (title, f"{{{part}[fps]:.2f}}"),
+        ("to `image`", f"{{{part}[image]:.2f}}×"),
+        ("to plain", f"{{{part}[plain]:.2f}}×"),
     )
 )
 SCORES = {"miou": "mIoU", "vc8": "VC8", "vc16": "VC16"}
 MARKS = {"agrees": "✓", "differs": "✗", "unclear": "~"}
 OWN = (*((title, f"{{{key}:.1f}}") for key, title in SCORES.items()), ("updated", "{updated_fraction:.1f} %"))
 PAPERS = (
-    *((f"paper: {title}", f"{{paper.{key}:.1f}}") for key, title in SCORES.items()),
+    *((f"paper: {title}", f"{{paper[{key}]:.1f}}") for key, title in SCORES.items()),
     ("like the paper", "{like:}"),
 )
 CLIP_SCORES = {
@@ -170,7 +154,7 @@ def gain_table(results: Sequence[Result]) -> str:
 
 def steadied_table(results: Sequence[Result]) -> str:
     """A row per pair of evaluations: scores of the masks before and after ``tfcseg steady``."""
-    vc16 = ("VC16", "{before.vc16:.1f} → {after.vc16:.1f}")
+    vc16 = ("VC16", "{before[vc16]:.1f} → {after[vc16]:.1f}")
     rows = [
         (f"{before['dataset']}, {before['frames']} frames", {"before": before, "after": after})
         for before, after in zip(results[::2], results[1::2], strict=True)
@@ -206,13 +190,17 @@ def speed_table(results: Sequence[Result]) -> str:
 def _speeds(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
+        plain = result["plain"]
         for contender in reversed(result["model_only"] or result["end_to_end"]):
             speeds: Result = {}
             for part in ("model_only", "end_to_end"):
                 ratios = result["ratios"].get(part, {})
                 speeds[part] = {other: ratios.get(f"{contender}/{other}") for other in ("image", "plain")}
                 speeds[part] |= result[part].get(contender, {})
-            rows.append((f"{_model_name(result)}, {_contender_name(result, contender)}", speeds))
+            shown = f"`{contender}`"
+            if contender == "plain":
+                shown = f"plain {plain['network']}" + ("" if plain["weights"] == "the same" else " in its place")
+            rows.append((f"{_model_name(result)}, {shown}", speeds))
     return table("", SPEEDS, rows)
 
 
@@ -222,11 +210,10 @@ def memory_table(results: Sequence[Result]) -> str:
 
 
 def _memory(results: Sequence[Result]) -> str:
-    rows = [
-        (title, f"{{{name}.{key}:.0f}}")
-        for name in _distinct(name for result in results for name in result["memory"])
-        for title, key in ((_mode(name), "peak_mib"), (f"{_mode(name)}, on the GPU", "gpu_peak_mib"))
-    ]
+    rows: list[tuple[str, str]] = []
+    for name in dict.fromkeys(name for result in results for name in result["memory"]):
+        title = name if name == "plain" else f"`{name}`"
+        rows += [(title, f"{{{name}[peak_mib]:.0f}}"), (f"{title}, on the GPU", f"{{{name}[gpu_peak_mib]:.0f}}")]
     columns = [(_model_name(result), result["memory"]) for result in results]
     return table("peak memory, MiB", rows, columns, columns=True)
 
@@ -263,34 +250,40 @@ def ablation_table(result: Result) -> str:
     rows = []
     for row in result["rows"]:
         like = ", ".join(f"{SCORES[key]} {MARKS[found]}" for key, found in row["directions"].items())
-        rows.append((row["title"], row | {"like": like or None}))
+        rows.append((row["title"], row | ({"like": like} if like else {})))
     found = [direction for row in result["rows"] for direction in row["directions"].values()]
     agree, differ, unclear = map(found.count, MARKS)
     summary = (
         f"Of {len(found)} steps {agree} changed as in the paper (✓), {differ} in the other direction (✗); "
         f"{unclear} are unclear (~), since one of the two changed by less than 0.1. "
     )
-    steps = table("", OWN + PAPERS if found else OWN, rows)
-    return f"{steps}\n\n{summary if found else ''}{_ablation_conditions(result)}"
+    steps, options, source = table("", OWN + PAPERS if found else OWN, rows), result["options"], result["input"]
+    return (
+        f"{steps}\n\n{summary if found else ''}{source['frames']} frames of {source['name']}, "
+        f"{options['correlation']} correlation, keyframe interval {options['keyframe_interval']}, threshold "
+        f"{options['threshold']:g}. {_conditions(result)}"
+    )
 
 
 def still_table(result: Result) -> str:
     """A table per vocabulary, a row per network: mIoU on every set, the mean, and its share of the best teacher's."""
     sets = result["sets"]
     tables = []
-    for vocabulary in _distinct(each["network"]["label_set"] for each in result["networks"]):
+    for vocabulary in dict.fromkeys(each["network"]["label_set"] for each in result["networks"]):
         columns = [
-            (f"{each['name']} ({len(each['classes'][vocabulary])})", f"{{{each['name']}.miou:.1f}}") for each in sets
+            (f"{each['name']} ({len(each['classes'][vocabulary])})", f"{{set{number}[miou]:.1f}}")
+            for number, each in enumerate(sets)
         ]
-        columns += [("mean", f"{{mean.{vocabulary}:.1f}}"), ("of the best teacher", f"{{best.{vocabulary}:.0f}} %")]
+        columns += [("mean", f"{{mean[{vocabulary}]:.1f}}"), ("of the best teacher", f"{{best[{vocabulary}]:.0f}} %")]
         rows = []
         for each in result["networks"]:
-            scores = {name: of[vocabulary] for name, of in each["scores"].items() if of[vocabulary]["is_complete"]}
+            scores = {f"set{number}": of[vocabulary] for number, of in enumerate(each["scores"].values())}
+            scores = {name: score for name, score in scores.items() if score["is_complete"]}
             title = f"`{each['network']['name']}`" + (", a teacher" if each["network"]["role"] == "teacher" else "")
             rows.append((title, scores | {"mean": each["mean"], "best": each["to_best_teacher"]}))
         tables.append(table(f"mIoU, classes of `{vocabulary}`", columns, rows))
     shown = ", ".join(f"{each['stills']} of {each['name']}" for each in sets)
-    inputs = _distinct(f"{each['network']['role']}s: {each['network']['input']}" for each in result["networks"])
+    inputs = dict.fromkeys(f"{each['network']['role']}s: {each['network']['input']}" for each in result["networks"])
     note = f"Stills: {shown}. In brackets: classes that occur there. {'; '.join(inputs)}."
     return "\n\n".join([*tables, note])
 
@@ -298,18 +291,15 @@ def still_table(result: Result) -> str:
 def clip_table(result: Result) -> str:
     """A table per model and mode, a row per clip: each score in the first mode and in this one."""
     first, *others = result["modes"]
-    return "\n\n".join(
-        _clip_rows(result, scores, first, mode) + "\n\n" + _clip_conditions(result)
-        for scores in result["results"]
-        for mode in others
-    )
-
-
-def _clip_rows(result: Result, scores: Result, first: str, mode: str) -> str:
-    rows = [(clip["name"], {"frames": clip["frames"], **scores["clips"][clip["name"]]}) for clip in result["clips"]]
-    rows.append(("**mean**", {"frames": "", **scores["mean"]}))
-    step = [(title, f"{{{first}.{key}:.2f}} → {{{mode}.{key}:.2f}}") for title, key in CLIP_SCORES.items()]
-    return table(f"`{scores['name']}`, `{first}` → `{mode}`", [("frames", "{frames:}"), *step], rows)
+    tables = []
+    for scores in result["results"]:
+        rows = [(clip["name"], {"frames": clip["frames"], **scores["clips"][clip["name"]]}) for clip in result["clips"]]
+        rows.append(("**mean**", {"frames": "", **scores["mean"]}))
+        for mode in others:
+            step = [(title, f"{{{first}[{key}]:.2f}} → {{{mode}[{key}]:.2f}}") for title, key in CLIP_SCORES.items()]
+            corner = f"`{scores['name']}`, `{first}` → `{mode}`"
+            tables += [table(corner, [("frames", "{frames:}"), *step], rows), _clip_conditions(result)]
+    return "\n\n".join(tables)
 
 
 def clip_means_table(results: Sequence[Result]) -> str:
@@ -384,36 +374,11 @@ def with_tables(text: str, root: Path) -> str:
     return MARKED.sub(update, text)
 
 
-def _distinct(values: Iterable[Any]) -> list[Any]:
-    """Values without repetitions, in order."""
-    return list(dict.fromkeys(values))
-
-
-def _ablation_conditions(result: Result) -> str:
-    options, source = result["options"], result["input"]
-    return (
-        f"{source['frames']} frames of {source['name']}, {options['correlation']} correlation, keyframe interval "
-        f"{options['keyframe_interval']}, threshold {options['threshold']:g}. {_conditions(result)}"
-    )
-
-
-def _mode(name: str) -> str:
-    """Our modes as code, other contenders as words."""
-    return f"`{name}`" if name in ("image", "tfc") else name
-
-
 def _model_name(result: Result) -> str:
     """Name of the model, or of the backbone of random weights, with the precision unless it is float32."""
     backbone = result["model"]["backbone"].replace("mit_b", "MiT-B").replace("efficientnet_lite0", "EfficientNet-Lite0")
     name = backbone if result["random_weights"] else f"`{result['model']['name']}`"
     return name if result["precision"] == "float32" else f"{name} in {result['precision']}"
-
-
-def _contender_name(result: Result, contender: str) -> str:
-    if contender != "plain":
-        return f"`{contender}`"
-    plain = result["plain"]
-    return f"plain {plain['network']}" + ("" if plain["weights"] == "the same" else " in its place")
 
 
 def _conditions(result: Result) -> str:
@@ -426,7 +391,7 @@ def _conditions(result: Result) -> str:
 
 def _bench_conditions(results: Sequence[Result]) -> str:
     """Machines (each once) and models of ``results``."""
-    return " ".join([*_distinct(map(_machine, results)), *map(_model_conditions, results)])
+    return " ".join([*dict.fromkeys(map(_machine, results)), *map(_model_conditions, results)])
 
 
 def _machine(result: Result) -> str:
