@@ -100,9 +100,7 @@ def _published_network(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, Mode
         network, card = start_network(found.backbone, labels, None)
         network.load_state_dict({**network.state_dict(), **found.state_dict})
         return network, replace(card, trained_on=f"backbone: {path.resolve().name}")
-    network = build_segmenter(found.card.config)
-    network.load_state_dict(found.network.state_dict())
-    return with_classes(network, replace(found.card, trained_on=path.resolve().name), labels)
+    return with_classes(found.network, replace(found.card, trained_on=path.resolve().name), labels)
 
 
 def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
