@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -135,10 +135,12 @@ def _describe_container(container: InputContainer, source: Source, *, is_file: b
     _refuse_picture(container, source.name)
     stream = _first_video_stream(container, source.name)
     check_size(source.name, stream.width, stream.height)
-    packets = Packets(container, stream)
-    frame = _decode_first_frame(packets, stream)
+    packets, beginning = itertools.tee(container.demux(stream))
+    frame = _decode_first_frame(beginning, stream)
+    del beginning  # or all packets would be kept for it
     # The times of a stream's frames would take its whole data.
-    times = packets.look_up_times(read_first_time_s(stream, frame)) if is_file else _NO_TIMES
+    first_s = read_first_time_s(stream, frame)
+    times = _look_up_times(packets, container, stream, first_s) if is_file else _NO_TIMES
     return _describe_stream(container, stream, frame, times, source)
 
 
@@ -177,6 +179,10 @@ def _first_video_stream(container: InputContainer, name: str) -> VideoStream:
     raise InputError(f"{name}: no video stream that can be decoded; found {others}")
 
 
+def _formats(container: InputContainer) -> set[str]:
+    return set(container.format.name.split(","))
+
+
 def _codec_name(stream: Stream) -> str | None:
     # PyAV types the context as always present, but it is missing for codecs without a decoder.
     context: Any = stream.codec_context
@@ -189,7 +195,7 @@ def _describe_other(stream: Stream) -> str:
     return f"{stream.type} ({_codec_name(stream) or 'unknown codec'})"
 
 
-def _decode_first_frame(packets: Packets, stream: VideoStream) -> VideoFrame | None:
+def _decode_first_frame(packets: Iterable[Packet[VideoStream]], stream: VideoStream) -> VideoFrame | None:
     """Return the first decodable frame, or None if the beginning is too damaged."""
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     with suppress(av.FFmpegError):  # while reading
@@ -204,7 +210,7 @@ def _describe_stream(
     container: InputContainer, stream: VideoStream, frame: VideoFrame | None, times: _Times, source: Source
 ) -> SourceStream:
     times_s, last_duration_s = times
-    formats = set(container.format.name.split(","))
+    formats = _formats(container)
     rotation = frame.rotation % 360 if frame is not None else 0
     size_wh = (frame.width, frame.height) if frame is not None else (stream.width, stream.height)
     width, height = reversed(size_wh) if rotation % 180 == 90 else size_wh
@@ -427,65 +433,44 @@ _Times: TypeAlias = tuple[Sequence[float], float]  # of frames, and how long the
 _NO_TIMES: _Times = ((), 0.0)
 
 
-class Packets:
-    """Iterates over packets of a stream and collects the times of their pictures."""
+def _look_up_times(
+    packets: Iterable[Packet[VideoStream]], container: InputContainer, stream: VideoStream, first_s: float
+) -> _Times:
+    """Times from packets, up to a limit; they count from ``first_s``, the time of the first decodable frame.
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self._container, self._stream = container, stream
-        self._packets = container.demux(stream)
-        self._is_vp8 = _codec_name(stream) == "vp8"
-        self._bytes = 0
-        self._shown: list[tuple[Fraction, Fraction]] = []
-        self._last_dts = -(2**63)
-        self._is_timed = True
-        """Whether every picture has a time, and times increase from the first to the last."""
-
-    def __iter__(self) -> Packets:
-        return self
-
-    def __next__(self) -> Packet[VideoStream]:
-        packet = next(self._packets)
-        self._bytes += packet.size
-        # A VP8 frame without this bit is never shown, but only a reference for others.
-        is_hidden = self._is_vp8 and not bytes(memoryview(packet)[:1] or b"\x10")[0] & 0x10
-        if packet.size and not packet.is_discard and not is_hidden:
-            begins_anew = packet.dts is not None and packet.dts < self._last_dts
-            self._last_dts = self._last_dts if packet.dts is None else packet.dts
-            if packet.pts is None or begins_anew:
-                self._is_timed = False
-            else:
-                self._shown.append((packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base))
-        return packet
-
-    def look_up_times(self, first_s: float) -> _Times:
-        """Read further packets, up to a limit; times count from ``first_s``, the time of the first decodable frame.
-
-        There are none if frames have no times, or if times restart.
-        """
-        formats = set(self._container.format.name.split(","))
-        if formats & (RAW_FORMATS | GUESSED_TIMES_FORMATS):
-            return _NO_TIMES
-        is_whole = False
-        with suppress(av.FFmpegError):
-            for _ in self:
-                if len(self._shown) >= _MOST_TIMES or self._bytes >= _MOST_BYTES:
-                    break
-            else:
-                is_whole = True
-        shown = sorted(entry for entry in self._shown if entry[0] > first_s - _EARLIER_S)
-        may_jump = self._container.format.flags & TIME_JUMPS_FLAG
-        steps = (after[0] - before[0] for before, after in itertools.pairwise(shown))
-        if not self._is_timed or not shown or (may_jump and max(steps, default=0) > _LONGEST_STEP_S):
-            return _NO_TIMES
-        times_s = [float(time_s - shown[0][0]) for time_s, _ in shown]
-        return times_s, self._last_duration_s(times_s[-1], float(shown[-1][1])) if is_whole else 0.0
-
-    def _last_duration_s(self, last_s: float, own_s: float) -> float:
-        """How long players show the frame at ``last_s``; some formats state durations from decoding time."""
-        stream = self._stream
-        if stream.frames == len(self._shown) and stream.duration is not None and stream.time_base is not None:
-            return float(stream.duration * stream.time_base) - last_s
-        return 0.0 if stream.frames else own_s
+    There are none if frames have no times, or if times restart.
+    """
+    if _formats(container) & (RAW_FORMATS | GUESSED_TIMES_FORMATS):
+        return _NO_TIMES
+    is_vp8 = _codec_name(stream) == "vp8"
+    shown: list[tuple[Fraction, Fraction]] = []  # time and duration
+    size, last_dts, is_whole = 0, -(2**63), False
+    with suppress(av.FFmpegError):
+        for packet in packets:
+            size += packet.size
+            # A VP8 frame without this bit is never shown, but only a reference for others.
+            is_hidden = is_vp8 and not bytes(memoryview(packet)[:1] or b"\x10")[0] & 0x10
+            if packet.size and not packet.is_discard and not is_hidden:
+                if packet.pts is None or (packet.dts is not None and packet.dts < last_dts):
+                    return _NO_TIMES
+                last_dts = last_dts if packet.dts is None else packet.dts
+                shown.append((packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base))
+            if len(shown) >= _MOST_TIMES or size >= _MOST_BYTES:
+                break
+        else:
+            is_whole = True
+    count = len(shown)
+    shown = sorted(entry for entry in shown if entry[0] > first_s - _EARLIER_S)
+    may_jump = container.format.flags & TIME_JUMPS_FLAG
+    steps = (after[0] - before[0] for before, after in itertools.pairwise(shown))
+    if not shown or (may_jump and max(steps, default=0) > _LONGEST_STEP_S):
+        return _NO_TIMES
+    times_s = [float(time_s - shown[0][0]) for time_s, _ in shown]
+    last_duration_s = 0.0 if stream.frames or not is_whole else float(shown[-1][1])
+    # How long players show the last one; some formats state durations from decoding time.
+    if is_whole and stream.frames == count and stream.duration is not None and stream.time_base is not None:
+        last_duration_s = float(stream.duration * stream.time_base) - times_s[-1]
+    return times_s, last_duration_s
 
 
 class Rates(NamedTuple):
