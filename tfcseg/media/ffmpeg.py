@@ -71,12 +71,6 @@ def ask_ffmpeg(arguments: Sequence[str], *, timeout_s: float | None = None) -> s
     return output.decode(errors="replace")
 
 
-@functools.cache
-def has_decoder(name: str) -> bool:
-    """Whether this ffmpeg was built with the decoder ``name``."""
-    return re.search(rf"\s{re.escape(name)}\s", ask_ffmpeg(["-decoders"])) is not None
-
-
 def input_arguments(source: Source | Path | None, options: Iterable[str] = ()) -> list[str]:
     """Arguments to open ``source`` (None: stdin) only; ``options`` apply to this input."""
     protocols = LOCAL_PROTOCOLS

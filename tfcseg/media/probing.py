@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import av
 from av.container import InputContainer
@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from tfcseg.errors import InputError
-from tfcseg.media.ffmpeg import LOCAL_PROTOCOLS, NETWORK_PROTOCOLS, NETWORK_TIMEOUT_S, VIDEO_FORMATS, has_decoder
+from tfcseg.media.ffmpeg import LOCAL_PROTOCOLS, NETWORK_PROTOCOLS, NETWORK_TIMEOUT_S, VIDEO_FORMATS
 from tfcseg.media.frames import MAX_PIXELS, VideoInfo, check_size
 from tfcseg.media.source import Source
 
@@ -63,7 +63,7 @@ class SourceStream:
     is_decodable: bool  # whether a frame near the beginning could be decoded
     is_timed: bool  # whether frames have times; raw streams only have a rate
     is_motion_jpeg: bool  # whether it is a mere sequence of JPEG pictures
-    rates: Rates
+    is_even: bool  # whether frames are evenly spaced
     times_s: Sequence[float]  # when each frame of a file is shown, in order; of a large file only the first ones
     last_duration_s: float  # how long the last of them is shown; 0 if unknown
     is_seekable: bool  # whether the container has an index with exact times
@@ -216,8 +216,13 @@ def _describe_stream(
     width, height = reversed(size_wh) if rotation % 180 == 90 else size_wh
     is_timed = not formats & RAW_FORMATS
     average = stream.average_rate if is_timed else stream.guessed_rate
-    rates = choose_rates(times_s, average, (stream.guessed_rate, stream.base_rate))
+    rate, is_even, places = choose_rate(times_s, average, (stream.guessed_rate, stream.base_rate))
     duration_s, is_length_known = read_duration(container, stream) if is_timed else (None, False)
+    declared = None if duration_s is None else round(duration_s * rate)
+    if not is_even:
+        declared = places if declared is None else declared
+    elif stream.frames:  # an edit list can hide frames that are counted
+        declared = min(stream.frames, declared) if declared and is_length_known else stream.frames
     keeps_times = not container.format.flags & TIME_JUMPS_FLAG
     container_start_s = (container.start_time or 0) / av.time_base
     has_times = is_timed and not formats & GUESSED_TIMES_FORMATS
@@ -230,9 +235,9 @@ def _describe_stream(
         source=source,
         width=width,
         height=height,
-        frame_rate=rates.rate,
+        frame_rate=rate,
         duration_s=duration_s,
-        frames_declared=count_frames(stream, duration_s, rates, is_length_known=is_length_known),
+        frames_declared=declared,
         rotation=rotation,
         audio=None if audio is None else _codec_name(audio) or "unknown",
         pixel_aspect=_pixel_aspect(stream, rotation),
@@ -250,7 +255,7 @@ def _describe_stream(
         is_decodable=frame is not None,
         is_timed=is_timed,
         is_motion_jpeg="mjpeg" in formats,
-        rates=rates,
+        is_even=is_even,
         times_s=times_s,
         last_duration_s=last_duration_s,
         is_seekable=bool(formats & _SEEKABLE_FORMATS),
@@ -277,7 +282,7 @@ def _find_alpha(stream: VideoStream, frame: VideoFrame | None) -> tuple[bool, st
     """Whether frames have an alpha channel, and the decoder to request for it."""
     if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 store alpha separately
         decoder = _ALPHA_DECODERS.get(_codec_name(stream) or "")
-        return (True, decoder) if decoder is not None and has_decoder(decoder) else (False, None)
+        return decoder is not None, decoder
     pixel_format = frame.format if frame is not None else stream.codec_context.format
     return pixel_format is not None and any(part.is_alpha for part in pixel_format.components), None
 
@@ -473,33 +478,18 @@ def _look_up_times(
     return times_s, last_duration_s
 
 
-class Rates(NamedTuple):
-    """The rate at which a stream is decoded."""
+def choose_rate(
+    times_s: Sequence[float], average: Fraction | None, nominal: tuple[Fraction | None, ...]
+) -> tuple[Fraction, bool, int | None]:
+    """Choose a rate by the times of the first frames (there may be none), the ``average`` and the ``nominal`` rates.
 
-    rate: Fraction
-    is_even: bool
-    places: int | None = None
-    """Number of frames at ``rate`` that show all examined frames; None if none were examined."""
-
-
-def choose_rates(times_s: Sequence[float], average: Fraction | None, nominal: tuple[Fraction | None, ...]) -> Rates:
-    """Choose a rate by the times of the first frames (there may be none), the ``average`` and the ``nominal`` rates."""
-    rate = constant_rate(average, nominal)
+    Returns it, whether frames are evenly spaced, and how many frames at this rate show all of ``times_s``.
+    """
+    even = constant_rate(average, nominal)
     if not times_s or not times_s[-1]:
-        return Rates(rate, rate in nominal)
-    chosen = lossless_rate(times_s, rate, nominal)
-    pace = Pace(chosen)
+        return even, even in nominal, None
+    rate = lossless_rate(times_s, even, nominal)
+    pace = Pace(rate)
     places = 1 + max(pace.place(time_s) or 0 for time_s in times_s)
     # Truncated files lack frames that others refer to.
-    return Rates(chosen, places == len(times_s) or chosen == rate in nominal, places)
-
-
-def count_frames(stream: VideoStream, duration_s: float | None, rates: Rates, *, is_length_known: bool) -> int | None:
-    """Number of output frames, by the container's count or duration; None if it states neither."""
-    by_duration = None if duration_s is None else round(duration_s * rates.rate)
-    if not rates.is_even:
-        return rates.places if by_duration is None else by_duration
-    if not stream.frames:
-        return by_duration
-    # An edit list can hide frames that are counted.
-    return min(stream.frames, by_duration) if by_duration and is_length_known else stream.frames
+    return rate, places == len(times_s) or rate == even in nominal, places

@@ -225,7 +225,7 @@ def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted:
     info = stream.info
     warnings = []
     in_brackets = f" ({words})" if words else ""
-    if words and stream.rates.is_even and counted.repeated:
+    if words and stream.is_even and counted.repeated:
         warnings.append(f"the video is damaged: {counted.repeated} frames repeated in place of lost ones{in_brackets}")
     elif counted.repeated or counted.dropped:
         warnings.append(
