@@ -76,8 +76,10 @@ class SourceStream:
     audio_lead_s: float  # from ffmpeg's zero for audio to the start of the container; negative if audio starts later
 
 
-def probe_file(source: Source) -> SourceStream:
-    """Examine a video file; InputError describes a file that is not a video."""
+def probe_video(source: Source) -> SourceStream:
+    """Examine a video file, or one on a server; InputError describes what is not a video."""
+    if source.kind == "address":
+        return _probe_address(source)
     try:
         with source.path.open("rb") as file:
             head = file.read(4096)
@@ -105,8 +107,7 @@ def probe_readable(readable: Any, source: Source, head: bytes, *, is_file: bool 
         return _describe_container(container, source, is_file=is_file)
 
 
-def probe_address(source: Source) -> SourceStream:
-    """Examine a video on a server; no other server is contacted."""
+def _probe_address(source: Source) -> SourceStream:
     limits = {"protocol_whitelist": NETWORK_PROTOCOLS, "format_whitelist": _FORMATS}
     timeout = (NETWORK_TIMEOUT_S, NETWORK_TIMEOUT_S)
     try:
@@ -118,17 +119,7 @@ def probe_address(source: Source) -> SourceStream:
     except av.FFmpegError as error:
         raise InputError(f"{source.name}: cannot be read: {error.strerror}") from None
     with container:
-        stream = _describe_container(container, source, is_file=False)
-    # Not every server supports seeking; read and discard the beginning instead.
-    return replace(require_beginning(stream), is_seekable=False)
-
-
-def require_beginning(stream: SourceStream) -> SourceStream:
-    """Return ``stream``; InputError if it cannot be decoded from its first byte on, as streams require."""
-    if not stream.is_decodable:
-        hint = "an mp4 can be streamed only if its index comes first (+faststart)"
-        raise InputError(f"{stream.info.path}: no frame can be decoded from its beginning; {hint}")
-    return stream
+        return _describe_container(container, source, is_file=False)
 
 
 def _describe_container(container: InputContainer, source: Source, *, is_file: bool) -> SourceStream:
@@ -138,10 +129,14 @@ def _describe_container(container: InputContainer, source: Source, *, is_file: b
     packets, beginning = itertools.tee(container.demux(stream))
     frame = _decode_first_frame(beginning, stream)
     del beginning  # or all packets would be kept for it
-    # The times of a stream's frames would take its whole data.
-    first_s = read_first_time_s(stream, frame)
-    times = _look_up_times(packets, container, stream, first_s) if is_file else _NO_TIMES
-    return _describe_stream(container, stream, frame, times, source)
+    if is_file:
+        times = _look_up_times(packets, container, stream, _first_time_s(stream, frame))
+        return _describe_stream(container, stream, frame, times, source)
+    if frame is None:
+        hint = "an mp4 can be streamed only if its index comes first (+faststart)"
+        raise InputError(f"{source.name}: no frame can be decoded from its beginning; {hint}")
+    # The times of all frames would take all data. Few servers can seek: the beginning is read and discarded instead.
+    return replace(_describe_stream(container, stream, frame, _NO_TIMES, source), is_seekable=False)
 
 
 def describe_content(head: bytes) -> str:
@@ -217,7 +212,7 @@ def _describe_stream(
     is_timed = not formats & RAW_FORMATS
     average = stream.average_rate if is_timed else stream.guessed_rate
     rate, is_even, places = choose_rate(times_s, average, (stream.guessed_rate, stream.base_rate))
-    duration_s, is_length_known = read_duration(container, stream) if is_timed else (None, False)
+    duration_s, is_length_known = _read_duration(container, stream) if is_timed else (None, False)
     declared = None if duration_s is None else round(duration_s * rate)
     if not is_even:
         declared = places if declared is None else declared
@@ -226,8 +221,8 @@ def _describe_stream(
     keeps_times = not container.format.flags & TIME_JUMPS_FLAG
     container_start_s = (container.start_time or 0) / av.time_base
     has_times = is_timed and not formats & GUESSED_TIMES_FORMATS
-    first_s = max(container_start_s, read_first_time_s(stream, frame)) if has_times else container_start_s
-    zero_s = first_s if keeps_times else first_s - read_start_s(stream, first_s)
+    first_s = max(container_start_s, _first_time_s(stream, frame)) if has_times else container_start_s
+    zero_s = first_s if keeps_times else first_s - _start_s(stream, first_s)
     has_alpha, decoder = _find_alpha(stream, frame)
     # The track that players choose: the default, else the first.
     audio = max(container.streams.audio, key=lambda each: bool(each.disposition & Disposition.default), default=None)
@@ -264,9 +259,7 @@ def _describe_stream(
         decoder_zero_s=zero_s if has_times else None,
         is_length_known=is_length_known and keeps_times,
         audio_index=None if audio is None else audio.index,
-        audio_lead_s=0.0
-        if audio is None or keeps_times
-        else container_start_s - read_start_s(audio, container_start_s),
+        audio_lead_s=0.0 if audio is None or keeps_times else container_start_s - _start_s(audio, container_start_s),
     )
 
 
@@ -397,21 +390,21 @@ def _has_place_for_all(times_s: Sequence[float], rate: Fraction, most_shifted_s:
     return True
 
 
-def read_start_s(stream: Stream, otherwise: float) -> float:
+def _start_s(stream: Stream, otherwise: float) -> float:
     """Start of the stream from its header; ``otherwise`` if it is not stated."""
     if stream.start_time is None or stream.time_base is None:
         return otherwise
     return float(stream.start_time * stream.time_base)
 
 
-def read_first_time_s(stream: VideoStream, frame: VideoFrame | None) -> float:
+def _first_time_s(stream: VideoStream, frame: VideoFrame | None) -> float:
     """Time of ``frame``, the first decodable one; the stream's start if there is none."""
     if frame is not None and frame.pts is not None and frame.time_base is not None:
         return float(frame.pts * frame.time_base)
-    return read_start_s(stream, 0.0)
+    return _start_s(stream, 0.0)
 
 
-def read_duration(container: InputContainer, stream: VideoStream) -> tuple[float | None, bool]:
+def _read_duration(container: InputContainer, stream: VideoStream) -> tuple[float | None, bool]:
     """Duration, unless it is implausible as in a damaged header, and whether it is this stream's own."""
     if stream.duration is not None and stream.time_base is not None:
         own_s = float(stream.duration * stream.time_base)

@@ -22,7 +22,7 @@ from tfcseg.errors import InputError, LostConnection
 from tfcseg.media.ffmpeg import FfmpegProcess, input_arguments
 from tfcseg.media.frames import MAX_PIXELS, Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
 from tfcseg.media.images import DEFAULT_FRAME_RATE, composite_on_black, open_images, probe_images
-from tfcseg.media.probing import Pace, SourceStream, probe_address, probe_file
+from tfcseg.media.probing import Pace, SourceStream, probe_video
 from tfcseg.media.source import Given, Source
 from tfcseg.media.streams import StreamFeed, probe_stream
 from tfcseg.spelling import count_of
@@ -98,12 +98,10 @@ def read_frames(
 
 def _probe_again(source: Source) -> SourceStream | None:
     """Examine a source that can be read again; None for images, which are recognised by their names."""
-    if source.kind == "address":
-        return probe_address(source)
     if source.kind == "folder":
         return None
     try:
-        return probe_file(source)
+        return probe_video(source)
     except InputError:
         if source.is_images and source.path.is_file():
             return None
@@ -262,7 +260,7 @@ def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, i
     options += ["-thread_type", "slice"] if info.source.is_live else []  # frame threads delay a frame per thread
     options += ["-copyts"] if stream.keeps_times else []
     options += [] if stream.is_timed else ["-r", str(info.frame_rate)]
-    if stream.is_seekable and not is_piped and lead_s > _LONGEST_DECODED_LEAD_S:
+    if stream.is_seekable and lead_s > _LONGEST_DECODED_LEAD_S:
         options += ["-noaccurate_seek", "-ss", f"{stream.first_time_s + lead_s - _SEEK_MARGIN_S:.6f}"]
     filters = ["settb=AVTB", *_skip(stream, lead_s)]
     filters += ["metadata=mode=add:key=k:value=v", rf"metadata=mode=print:direct=1:file='pipe\:{times}'"]

@@ -20,7 +20,7 @@ from tfcseg.errors import InputError, LostConnection
 from tfcseg.files import errors_as
 from tfcseg.media.ffmpeg import VIDEO_FORMATS, FfmpegProcess
 from tfcseg.media.frames import Frame, FrameSource
-from tfcseg.media.probing import SourceStream, probe_readable, require_beginning
+from tfcseg.media.probing import SourceStream, probe_readable
 from tfcseg.media.source import SERVER_SCHEMES, Source
 
 LIVE_TIMEOUT_S = 10.0
@@ -151,7 +151,7 @@ def probe_stream(feed: StreamFeed) -> SourceStream:
     """Examine a stream without losing data; InputError if it does not begin with a video."""
     if feed.source.is_live and not feed.head():
         raise InputError(f"{feed.source.name}: cannot be read: {feed.why_ended()}")
-    return require_beginning(probe_readable(feed, feed.source, feed.head()))
+    return probe_readable(feed, feed.source, feed.head())
 
 
 def _connect(source: Source, *, expects_ts: bool) -> FfmpegProcess:

@@ -25,7 +25,7 @@ from tfcseg.errors import OutputError, TfcsegError
 from tfcseg.files import output_errors, sync
 from tfcseg.media.ffmpeg import FfmpegProcess, input_arguments
 from tfcseg.media.frames import select_frames
-from tfcseg.media.probing import SourceStream, probe_address, probe_file
+from tfcseg.media.probing import SourceStream, probe_video
 from tfcseg.media.source import Source
 
 COMMENT = "made by tfcseg"
@@ -285,7 +285,7 @@ def cut_audio(sound: Sound, target: Path) -> tuple[str, float | None]:
     if not source.is_readable_again:
         return "dropped: a stream can be read only once; save it to a file to keep its sound", None
     try:
-        stream = probe_address(source) if source.kind == "address" else probe_file(source)
+        stream = probe_video(source)
         rate = stream.info.frame_rate
         wanted = select_frames(rate, sound.start_s, sound.end_s, first_time_s=stream.first_time_s)
     except TfcsegError as error:
