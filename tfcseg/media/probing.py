@@ -32,7 +32,7 @@ _SEQUENCE_BRANDS = {"avis", "hevc", "msf1"}
 _SEEKABLE_FORMATS = {"mov", "matroska"}
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-_MAX_PACKETS_TO_FIRST_FRAME = 300
+_MAX_PACKETS_TO_FIRST_FRAME = 1000
 _MOST_STRETCHED = 64
 _HD_LINES = 720  # rows from which players assume HD colours for untagged video
 _UNTAGGED = 2
@@ -60,7 +60,6 @@ class SourceStream:
     decoder: str | None  # decoder to request by name; None for ffmpeg's choice
     has_alpha: bool
     is_untagged_hd: bool
-    is_decodable: bool  # whether a frame near the beginning could be decoded
     is_timed: bool  # whether frames have times; raw streams only have a rate
     is_motion_jpeg: bool  # whether it is a mere sequence of JPEG pictures
     is_even: bool  # whether frames are evenly spaced
@@ -129,12 +128,12 @@ def _describe_container(container: InputContainer, source: Source, *, is_file: b
     packets, beginning = itertools.tee(container.demux(stream))
     frame = _decode_first_frame(beginning, stream)
     del beginning  # or all packets would be kept for it
+    if frame is None:
+        hint = "" if is_file else "; an mp4 can be streamed only if its index comes first (+faststart)"
+        raise InputError(f"{source.name}: no frame could be decoded from its beginning{hint}")
     if is_file:
         times = _look_up_times(packets, container, stream, _first_time_s(stream, frame))
         return _describe_stream(container, stream, frame, times, source)
-    if frame is None:
-        hint = "an mp4 can be streamed only if its index comes first (+faststart)"
-        raise InputError(f"{source.name}: no frame can be decoded from its beginning; {hint}")
     # The times of all frames would take all data. Few servers can seek: the beginning is read and discarded instead.
     return replace(_describe_stream(container, stream, frame, _NO_TIMES, source), is_seekable=False)
 
@@ -191,7 +190,7 @@ def _describe_other(stream: Stream) -> str:
 
 
 def _decode_first_frame(packets: Iterable[Packet[VideoStream]], stream: VideoStream) -> VideoFrame | None:
-    """Return the first decodable frame, or None if the beginning is too damaged."""
+    """Return the first decodable frame; None if there is none near the beginning."""
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     with suppress(av.FFmpegError):  # while reading
         for packet in itertools.islice(packets, _MAX_PACKETS_TO_FIRST_FRAME):
@@ -202,13 +201,13 @@ def _decode_first_frame(packets: Iterable[Packet[VideoStream]], stream: VideoStr
 
 
 def _describe_stream(
-    container: InputContainer, stream: VideoStream, frame: VideoFrame | None, times: _Times, source: Source
+    container: InputContainer, stream: VideoStream, frame: VideoFrame, times: _Times, source: Source
 ) -> SourceStream:
     times_s, last_duration_s = times
     formats = _formats(container)
-    rotation = frame.rotation % 360 if frame is not None else 0
-    size_wh = (frame.width, frame.height) if frame is not None else (stream.width, stream.height)
-    width, height = reversed(size_wh) if rotation % 180 == 90 else size_wh
+    rotation = frame.rotation % 360
+    is_turned = rotation % 180 == 90
+    width, height = (frame.height, frame.width) if is_turned else (frame.width, frame.height)
     is_timed = not formats & RAW_FORMATS
     average = stream.average_rate if is_timed else stream.guessed_rate
     rate, is_even, places = choose_rate(times_s, average, (stream.guessed_rate, stream.base_rate))
@@ -224,6 +223,9 @@ def _describe_stream(
     first_s = max(container_start_s, _first_time_s(stream, frame)) if has_times else container_start_s
     zero_s = first_s if keeps_times else first_s - _start_s(stream, first_s)
     has_alpha, decoder = _find_alpha(stream, frame)
+    aspect = stream.sample_aspect_ratio
+    if not aspect or not Fraction(1, _MOST_STRETCHED) <= aspect <= _MOST_STRETCHED:  # missing or implausible
+        aspect = Fraction(1)
     # The track that players choose: the default, else the first.
     audio = max(container.streams.audio, key=lambda each: bool(each.disposition & Disposition.default), default=None)
     info = VideoInfo(
@@ -235,7 +237,7 @@ def _describe_stream(
         frames_declared=declared,
         rotation=rotation,
         audio=None if audio is None else _codec_name(audio) or "unknown",
-        pixel_aspect=_pixel_aspect(stream, rotation),
+        pixel_aspect=1 / aspect if is_turned else aspect,
         warnings=tuple(_stream_warnings(stream, frame)),
     )
     return SourceStream(
@@ -243,11 +245,7 @@ def _describe_stream(
         index=stream.index,
         decoder=decoder,
         has_alpha=has_alpha,
-        is_untagged_hd=frame is not None
-        and not frame.format.is_rgb
-        and frame.colorspace == _UNTAGGED
-        and frame.height >= _HD_LINES,
-        is_decodable=frame is not None,
+        is_untagged_hd=not frame.format.is_rgb and frame.colorspace == _UNTAGGED and frame.height >= _HD_LINES,
         is_timed=is_timed,
         is_motion_jpeg="mjpeg" in formats,
         is_even=is_even,
@@ -263,31 +261,22 @@ def _describe_stream(
     )
 
 
-def _pixel_aspect(stream: VideoStream, rotation: int) -> Fraction:
-    """Width of a pixel over its height, in upright frames; 1 if it is missing or implausible."""
-    ratio = stream.sample_aspect_ratio
-    if not ratio or not Fraction(1, _MOST_STRETCHED) <= ratio <= _MOST_STRETCHED:
-        return Fraction(1)
-    return 1 / ratio if rotation % 180 == 90 else ratio
-
-
-def _find_alpha(stream: VideoStream, frame: VideoFrame | None) -> tuple[bool, str | None]:
+def _find_alpha(stream: VideoStream, frame: VideoFrame) -> tuple[bool, str | None]:
     """Whether frames have an alpha channel, and the decoder to request for it."""
     if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 store alpha separately
         decoder = _ALPHA_DECODERS.get(_codec_name(stream) or "")
         return decoder is not None, decoder
-    pixel_format = frame.format if frame is not None else stream.codec_context.format
-    return pixel_format is not None and any(part.is_alpha for part in pixel_format.components), None
+    return any(part.is_alpha for part in frame.format.components), None
 
 
-def _stream_warnings(stream: VideoStream, frame: VideoFrame | None) -> list[str]:
+def _stream_warnings(stream: VideoStream, frame: VideoFrame) -> list[str]:
     warnings = []
     transfer = _HDR_TRANSFERS.get(int(stream.codec_context.color_trc or 0))
     if transfer is not None:
         warnings.append(
             f"the video is HDR ({transfer}): it was reduced to 8 bits without tone mapping, so colours look flat"
         )
-    if frame is not None and frame.interlaced_frame:
+    if frame.interlaced_frame:
         warnings.append("the video is interlaced: its fields were not separated, so moving edges look combed")
     return warnings
 
@@ -397,9 +386,9 @@ def _start_s(stream: Stream, otherwise: float) -> float:
     return float(stream.start_time * stream.time_base)
 
 
-def _first_time_s(stream: VideoStream, frame: VideoFrame | None) -> float:
-    """Time of ``frame``, the first decodable one; the stream's start if there is none."""
-    if frame is not None and frame.pts is not None and frame.time_base is not None:
+def _first_time_s(stream: VideoStream, frame: VideoFrame) -> float:
+    """Time of ``frame``, the first decodable one; the stream's start if it has none."""
+    if frame.pts is not None and frame.time_base is not None:
         return float(frame.pts * frame.time_base)
     return _start_s(stream, 0.0)
 

@@ -267,11 +267,9 @@ def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, i
     filters += ["setpts=N"]  # write all pictures, whatever their times
     filters += ["setparams=colorspace=bt709"] if stream.is_untagged_hd else []
     planar, packed = ("gbrap", "rgba") if stream.has_alpha else ("gbrp", "rgb24")
-    size = f"{info.width}:{info.height}"  # of the first picture, if that is known; others are fitted into it
-    fit, pad = (
-        (f"{size}:force_original_aspect_ratio=decrease:", [f"pad={size}:-1:-1"]) if stream.is_decodable else ("", [])
-    )
-    filters += [f"scale={fit}{_EXACT_RGB}", f"format={planar}", *pad]
+    size = f"{info.width}:{info.height}"  # of the first picture; others are fitted into it
+    filters += [f"scale={size}:force_original_aspect_ratio=decrease:{_EXACT_RGB}", f"format={planar}"]
+    filters += [f"pad={size}:-1:-1"]
     return [
         *input_arguments(None if is_piped else info.source, options),
         *("-map", f"0:{stream.index}", "-vf", ",".join([*filters, "scale", f"format={packed}"])),
