@@ -313,6 +313,7 @@ class Pace:
         """What is added to times: they restarted, or jumped too far."""
         self._last_s = -math.inf
         self._next: int | None = None
+        self.dropped = 0
         self.jumps = 0
         """How often times restarted, or jumped too far to be plausible."""
 
@@ -329,6 +330,7 @@ class Pace:
                 self.jumps += 1
             elif late_s > max(_LATEST_S, 2 / self._rate):
                 self._last_s = time_s
+                self.dropped += 1
                 return None
             place = self._next
         if self._longest_gap is not None and place - self._next > self._longest_gap:

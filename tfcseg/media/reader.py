@@ -12,7 +12,6 @@ import math
 import os
 import re
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import BinaryIO
 
@@ -39,6 +38,7 @@ _MOST_REPEATED = 500_000
 _LEFT_MARGIN = 3  # frames decoded before the first one of a range, since times are rounded
 _TIME = re.compile(rb"frame:\d+ +pts:(-?\d+)")
 _OPAQUE = 255
+_ALPHA = "the video has an alpha channel: it was composited on black"
 _ROUNDING_S = 0.001
 
 
@@ -131,7 +131,7 @@ def _decode(
     """Yield frames from an ffmpeg process, which is added to ``running`` and ends with this generator."""
     times_end, decoder_end = os.pipe()
     with contextlib.ExitStack() as stack:
-        pictures = _Pictures(stream, stack.enter_context(os.fdopen(times_end, "rb")))
+        times = stack.enter_context(os.fdopen(times_end, "rb"))
         try:
             arguments = _decode_arguments(stream, wanted, decoder_end, is_piped=feed is not None)
             # ffmpeg must end before the feed, which may be waiting for it.
@@ -144,51 +144,39 @@ def _decode(
         running.append(process)
         if feed is not None:
             feed.start(process)
-        count, counted = 0, _Counts()
-        for position, image, is_held in _at_constant_rate(pictures.read(process.output), stream, wanted, counted):
+        pace = Pace(stream.info.frame_rate, _longest_gap(stream.info))
+        pictures = _read_pictures(process.output, times, stream, warnings)
+        count = repeated = 0
+        for position, image, is_held in _at_constant_rate(pictures, stream, wanted, pace):
             time_s = stream.first_time_s + float(position / stream.info.frame_rate)
             yield Frame(count, time_s, image, is_held)
-            count += 1
+            count, repeated = count + 1, repeated + is_held
         words = ""
-        if counted.has_ended:
+        has_ended = wanted.stop is None or count < wanted.stop - wanted.start
+        if has_ended:
             status, words = process.wait(), process.last_words()
             _check_end(stream, wanted, count, status, words)
-        if feed is not None and feed.source.is_live:
-            if counted.has_ended and not feed.is_hung_up:
-                raise LostConnection(f"{stream.info.path}: the stream ended after {count} frames: {feed.why_ended()}")
-            return
-        warnings.extend(_end_warnings(stream, wanted, count, counted, words))
-        if pictures.had_alpha:
-            warnings.append("the video has an alpha channel: it was composited on black")
-
-
-@dataclass(slots=True)
-class _Counts:
-    repeated: int = 0
-    dropped: int = 0
-    jumps: int = 0  # jumps in time
-    has_ended: bool = False  # whether the source has ended, and not only the requested range
+        if feed is None or not feed.source.is_live:
+            warnings.extend(_end_warnings(stream, wanted, count, repeated, pace, words))
+        elif has_ended and not feed.is_hung_up:
+            raise LostConnection(f"{stream.info.path}: the stream ended after {count} frames: {feed.why_ended()}")
 
 
 def _at_constant_rate(
-    pictures: Iterable[tuple[float | None, Image]], stream: SourceStream, wanted: FrameRange, counted: _Counts
+    pictures: Iterable[tuple[float | None, Image]], stream: SourceStream, wanted: FrameRange, pace: Pace
 ) -> Iterator[tuple[int, Image, bool]]:
     """Yield position at the constant rate, image, and whether it repeats the frame before, for ``wanted`` frames."""
-    pace = Pace(stream.info.frame_rate, _longest_gap(stream.info))
     stop = math.inf if wanted.stop is None else wanted.stop
     position, is_shown = wanted.start, False
     last: Image | None = None
     last_s: float | None = None
     for number, (time_s, image) in enumerate(pictures):
         place = number if time_s is None else pace.place(time_s)
-        counted.jumps = pace.jumps
         if place is None:
-            counted.dropped += 1
             continue
         held = image if last is None else last
         while position < min(place, stop):
             yield position, held, is_shown
-            counted.repeated += is_shown
             position, is_shown = position + 1, True
         last, last_s, is_shown = image, time_s, False
         if position >= stop:
@@ -196,12 +184,10 @@ def _at_constant_rate(
         if place == position:
             yield position, image, False
             position, is_shown = position + 1, True
-    counted.has_ended = True
     if last is None or last_s is None or not stream.times_s or last_s < stream.times_s[-1] - _ROUNDING_S:
         return
     while position < min(stop, round((last_s + pace.shift_s + stream.last_duration_s) * stream.info.frame_rate)):
         yield position, last, is_shown
-        counted.repeated += is_shown
         position, is_shown = position + 1, True
 
 
@@ -219,22 +205,24 @@ def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int
     raise InputError(f"{name}: no frame could be decoded{reason}{hint}")
 
 
-def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted: _Counts, words: str) -> list[str]:
+def _end_warnings(
+    stream: SourceStream, wanted: FrameRange, count: int, repeated: int, pace: Pace, words: str
+) -> list[str]:
     info = stream.info
     warnings = []
     in_brackets = f" ({words})" if words else ""
-    if words and stream.is_even and counted.repeated:
-        warnings.append(f"the video is damaged: {counted.repeated} frames repeated in place of lost ones{in_brackets}")
-    elif counted.repeated or counted.dropped:
+    if words and stream.is_even and repeated:
+        warnings.append(f"the video is damaged: {repeated} frames repeated in place of lost ones{in_brackets}")
+    elif repeated or pace.dropped:
         warnings.append(
             f"the video has a variable frame rate: decoded at a constant {float(info.frame_rate):.5g} frames per "
-            f"second, {counted.repeated} frames repeated and {counted.dropped} dropped"
+            f"second, {repeated} frames repeated and {pace.dropped} dropped"
         )
-    if counted.jumps:
-        places = count_of(counted.jumps, "place")
+    if pace.jumps:
+        places = count_of(pace.jumps, "place")
         warnings.append(f"the times of the video jump in {places}: its frames continue without a pause there")
-    missing = _missing_frames(stream, wanted, count) if counted.has_ended and not counted.jumps else 0
-    if missing and (stream.is_length_known or words):
+    missing = _missing_frames(stream, wanted, count)
+    if missing and not pace.jumps and (stream.is_length_known or words):
         warnings.append(
             f"decoded {count} of about {count + missing} frames: the file is cut off or damaged{in_brackets}"
         )
@@ -295,33 +283,29 @@ def _longest_gap(info: VideoInfo) -> int:
     return max(1, min(_MOST_REPEATED, int(longest_s * info.frame_rate)))
 
 
-class _Pictures:
-    def __init__(self, stream: SourceStream, times: BinaryIO) -> None:
-        self._stream, self._times = stream, times
-        self._zero_s = stream.decoder_zero_s
-        self.had_alpha = False  # whether any pixel was not opaque
+def _read_pictures(
+    pipe: BinaryIO, times: BinaryIO, stream: SourceStream, warnings: list[str]
+) -> Iterator[tuple[float | None, Image]]:
+    """Yield seconds after frame 0 (None if there are no times), and (H, W, 3) RGB in its own memory."""
+    zero_s = stream.decoder_zero_s
+    while (picture := _read_picture(pipe)) is not None:
+        time_s = _read_time(times)
+        zero_s = time_s if zero_s is None else zero_s
+        if picture.shape[2] == 4:
+            is_opaque = picture[..., 3].min() == _OPAQUE
+            if not is_opaque and _ALPHA not in warnings:
+                warnings.append(_ALPHA)
+            picture = np.ascontiguousarray(picture[..., :3]) if is_opaque else composite_on_black(picture)
+        yield (None if time_s is None or not stream.is_timed else time_s - (zero_s or 0.0)), picture
 
-    def read(self, pipe: BinaryIO) -> Iterator[tuple[float | None, Image]]:
-        """Yield seconds after frame 0 (None if there are no times), and (H, W, 3) RGB in its own memory."""
-        while (picture := _read_picture(pipe)) is not None:
-            time_s = self._next_time()
-            if self._zero_s is None:
-                self._zero_s = time_s
-            if time_s is not None:
-                time_s -= self._zero_s or 0.0
-            if picture.shape[2] == 4:
-                is_opaque = picture[..., 3].min() == _OPAQUE
-                self.had_alpha |= not is_opaque
-                picture = np.ascontiguousarray(picture[..., :3]) if is_opaque else composite_on_black(picture)
-            yield (time_s if self._stream.is_timed else None), picture
 
-    def _next_time(self) -> float | None:
-        for line in self._times:
-            if (found := _TIME.match(line)) is not None:
-                return int(found[1]) / 1e6
-            if line.startswith(b"frame:"):  # there is no alpha
-                return None
-        return None
+def _read_time(times: BinaryIO) -> float | None:
+    for line in times:
+        if (found := _TIME.match(line)) is not None:
+            return int(found[1]) / 1e6
+        if line.startswith(b"frame:"):
+            return None
+    return None
 
 
 def _read_picture(pipe: BinaryIO) -> Image | None:

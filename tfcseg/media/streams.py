@@ -122,18 +122,14 @@ class StreamFeed:
     def _copy(self, process: FfmpegProcess) -> None:
         # ffmpeg may stop before the stream does, and its stdin is then closed on this side too.
         with contextlib.suppress(BrokenPipeError, ValueError):
-            data = bytes(self._kept)
+            process.write(bytes(self._kept))
             self._kept.clear()
-            while data:
-                process.write(data)
-                data = self._next_chunk()
+            while not self._stopped.is_set():
+                if select.select([self._pipe], [], [], _STOP_CHECK_S)[0]:
+                    if not (data := self._pipe.read(_CHUNK_BYTES)):
+                        break
+                    process.write(data)
         process.end_input()
-
-    def _next_chunk(self) -> bytes:
-        while not self._stopped.is_set():
-            if select.select([self._pipe], [], [], _STOP_CHECK_S)[0]:
-                return self._pipe.read(_CHUNK_BYTES)
-        return b""
 
 
 def _open_pipe(name: str, connection: FfmpegProcess | None) -> BinaryIO:
