@@ -71,15 +71,14 @@ def ask_ffmpeg(arguments: Sequence[str], *, timeout_s: float | None = None) -> s
     return output.decode(errors="replace")
 
 
-def input_arguments(source: Source | Path | None, options: Iterable[str] = ()) -> list[str]:
-    """Arguments to open ``source`` (None: stdin) only; ``options`` apply to this input."""
-    protocols = LOCAL_PROTOCOLS
-    if isinstance(source, Source) and source.kind == "address":
-        protocols = NETWORK_PROTOCOLS
+def input_arguments(source: Source | Path, options: Iterable[str] = ()) -> list[str]:
+    """Arguments to open ``source`` only, through stdin if it can be read only once; ``options`` apply to this input."""
+    protocols, url = LOCAL_PROTOCOLS, f"file:{source.given if isinstance(source, Source) else source}"
+    if isinstance(source, Source) and not source.is_readable_again:
+        url = "pipe:0"
+    elif isinstance(source, Source) and source.kind == "address":
+        protocols, url = NETWORK_PROTOCOLS, source.given
         options = ["-rw_timeout", f"{NETWORK_TIMEOUT_S * 1e6:.0f}", *options]
-        url = source.given
-    else:
-        url = "pipe:0" if source is None else f"file:{source.given if isinstance(source, Source) else source}"
     return ["-protocol_whitelist", protocols, "-format_whitelist", f"{VIDEO_FORMATS},mp4", *options, "-i", url]
 
 

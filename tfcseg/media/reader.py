@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 import math
 import os
 import re
@@ -133,7 +134,7 @@ def _decode(
     with contextlib.ExitStack() as stack:
         times = stack.enter_context(os.fdopen(times_end, "rb"))
         try:
-            arguments = _decode_arguments(stream, wanted, decoder_end, is_piped=feed is not None)
+            arguments = _decode_arguments(stream, wanted, decoder_end)
             # ffmpeg must end before the feed, which may be waiting for it.
             stack.enter_context(contextlib.nullcontext() if feed is None else contextlib.closing(feed))
             process = stack.enter_context(
@@ -146,13 +147,14 @@ def _decode(
             feed.start(process)
         pace = Pace(stream.info.frame_rate, _longest_gap(stream.info))
         pictures = _read_pictures(process.output, times, stream, warnings)
+        most = None if wanted.stop is None else wanted.stop - wanted.start
         count = repeated = 0
-        for position, image, is_held in _at_constant_rate(pictures, stream, wanted, pace):
-            time_s = stream.first_time_s + float(position / stream.info.frame_rate)
+        for image, is_held in itertools.islice(_at_constant_rate(pictures, stream, wanted.start, pace), most):
+            time_s = stream.first_time_s + float((wanted.start + count) / stream.info.frame_rate)
             yield Frame(count, time_s, image, is_held)
             count, repeated = count + 1, repeated + is_held
         words = ""
-        has_ended = wanted.stop is None or count < wanted.stop - wanted.start
+        has_ended = most is None or count < most
         if has_ended:
             status, words = process.wait(), process.last_words()
             _check_end(stream, wanted, count, status, words)
@@ -163,11 +165,10 @@ def _decode(
 
 
 def _at_constant_rate(
-    pictures: Iterable[tuple[float | None, Image]], stream: SourceStream, wanted: FrameRange, pace: Pace
-) -> Iterator[tuple[int, Image, bool]]:
-    """Yield position at the constant rate, image, and whether it repeats the frame before, for ``wanted`` frames."""
-    stop = math.inf if wanted.stop is None else wanted.stop
-    position, is_shown = wanted.start, False
+    pictures: Iterable[tuple[float | None, Image]], stream: SourceStream, start: int, pace: Pace
+) -> Iterator[tuple[Image, bool]]:
+    """Yield the image at each position of the constant rate from ``start`` on, and whether it repeats the last one."""
+    position, is_shown = start, False
     last: Image | None = None
     last_s: float | None = None
     for number, (time_s, image) in enumerate(pictures):
@@ -175,20 +176,19 @@ def _at_constant_rate(
         if place is None:
             continue
         held = image if last is None else last
-        while position < min(place, stop):
-            yield position, held, is_shown
+        while position < place:
+            yield held, is_shown
             position, is_shown = position + 1, True
         last, last_s, is_shown = image, time_s, False
-        if position >= stop:
-            return
         if place == position:
-            yield position, image, False
+            yield image, False
             position, is_shown = position + 1, True
     if last is None or last_s is None or not stream.times_s or last_s < stream.times_s[-1] - _ROUNDING_S:
         return
-    while position < min(stop, round((last_s + pace.shift_s + stream.last_duration_s) * stream.info.frame_rate)):
-        yield position, last, is_shown
-        position, is_shown = position + 1, True
+    end_s = last_s + pace.shift_s + stream.last_duration_s
+    for _ in range(position, round(end_s * stream.info.frame_rate)):
+        yield last, is_shown
+        is_shown = True
 
 
 def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int, words: str) -> None:
@@ -238,7 +238,7 @@ def _missing_frames(stream: SourceStream, wanted: FrameRange, count: int) -> int
     return expected - count if expected - count > max(1, expected // 100) else 0
 
 
-def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, is_piped: bool) -> list[str]:
+def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int) -> list[str]:
     """Arguments for ffmpeg to return pictures, and their times through the file descriptor ``times``."""
     info = stream.info
     lead_s = float(wanted.start / info.frame_rate)
@@ -259,7 +259,7 @@ def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, i
     filters += [f"scale={size}:force_original_aspect_ratio=decrease:{_EXACT_RGB}", f"format={planar}"]
     filters += [f"pad={size}:-1:-1"]
     return [
-        *input_arguments(None if is_piped else info.source, options),
+        *input_arguments(info.source, options),
         *("-map", f"0:{stream.index}", "-vf", ",".join([*filters, "scale", f"format={packed}"])),
         *(("-flush_packets", "1") if info.source.is_live else ()),
         *("-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "pam" if stream.has_alpha else "ppm", "pipe:1"),

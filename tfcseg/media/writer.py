@@ -174,28 +174,6 @@ class VideoWriter:
             raise OutputError(f"{self._named}: the encoder failed after {self._frames} frames: {reason}")
 
 
-def finish_video(video: Path, target: Path, sound: Sound | None) -> str:
-    """Add ``sound`` to the complete ``video`` and rename it to ``target``, replacing an existing file.
-
-    Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``.
-    """
-    track, joined = _scratch(video, "audio"), _scratch(video, "both")
-    finished, method = video, "none"
-    try:
-        if sound is not None:
-            method, delay_s = cut_audio(sound, track)
-            if delay_s is not None:
-                reason = add_audio(video, track, delay_s, joined)
-                finished, method = (video, f"dropped: {reason}") if reason else (joined, method)
-        _rename(finished, target, target)
-    finally:
-        for part in (video, track, joined):
-            with contextlib.suppress(OSError):  # one of them was renamed
-                part.unlink()
-    logger.info("%s: H.264; sound: %s", target, method, extra={"video": target, "audio": method})
-    return method
-
-
 def _rename(video: Path, target: Path, named: Path) -> None:
     with output_errors(f"{named}: cannot be written"):
         sync(video)
@@ -217,14 +195,28 @@ def part_length(frames_at_once: int) -> int:
 
 
 def finish_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction, sound: Sound | None) -> str:
-    """Join ``parts`` to ``target``, a .mp4, and add the sound; returns what `finish_video` does. OutputError on
-    failure."""
-    joined = parts[0].with_name(f"joined-{target.name}")
+    """Join ``parts`` to ``target``, a .mp4, replacing an existing file, and add the ``sound``; OutputError on failure.
+
+    Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``.
+    """
+    joined, track, both = (_scratch(parts[0], name) for name in ("joined", "audio", "both"))
+    finished, method = joined, "none"
     try:
         join_parts(parts, joined, frame_rate)
+        if sound is not None:
+            method, delay_s = cut_audio(sound, track)
+            if delay_s is not None:
+                reason = add_audio(joined, track, delay_s, both)
+                finished, method = (joined, f"dropped: {reason}") if reason else (both, method)
+        _rename(finished, target, target)
     except (OSError, av.FFmpegError) as error:
         raise OutputError(f"{target}: its parts cannot be joined: {error.strerror or error}") from error
-    return finish_video(joined, target, sound)
+    finally:
+        for made in (joined, track, both):
+            with contextlib.suppress(OSError):  # one of them was renamed
+                made.unlink()
+    logger.info("%s: H.264; sound: %s", target, method, extra={"video": target, "audio": method})
+    return method
 
 
 def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> None:
