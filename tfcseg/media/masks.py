@@ -139,25 +139,20 @@ def write_values(path: Path, mask: Mask, form: MaskForm) -> None:
 
 
 def _of_colours(path: Path, pixels: NDArray[np.uint8], colours: Colours) -> tuple[Mask, MaskForm]:
-    known = np.array(sorted((_packed(*colour), value) for colour, value in colours.items()), np.int64).reshape(-1, 2)
-    packed = _packed(*(pixels[..., channel].astype(np.int64) for channel in range(3)))
-    at = np.searchsorted(known[:, 0], packed).clip(max=max(0, len(known) - 1))
-    is_unknown = known[at, 0] != packed if len(known) else np.ones(packed.shape, np.bool_)
-    if is_unknown.any():
-        red, green, blue = pixels[is_unknown][0].tolist()
+    table = np.full(1 << 24, -1, np.int16)  # value of each colour
+    palette = np.zeros((256, 3), np.uint8)
+    for (red, green, blue), value in colours.items():
+        table[red << 16 | green << 8 | blue] = value
+        palette[value] = red, green, blue
+    red, green, blue = np.moveaxis(pixels.astype(np.int32), 2, 0)
+    values = table[red << 16 | green << 8 | blue]
+    if values.min() < 0:
+        foreign = tuple(pixels[values < 0][0].tolist())
         raise DataError(
-            f"mask {str(path)!r} has the colour ({red}, {green}, {blue}), which no class has; "
+            f"mask {str(path)!r} has the colour {foreign}, which no class has; "
             "--classes-json gives each class its colour"
         )
-    values: NDArray[np.uint8] = known[at, 1].astype(np.uint8)
-    palette = np.zeros((256, 3), np.uint8)
-    for colour, value in colours.items():
-        palette[value] = colour
-    return values, MaskForm("RGB", 8, palette.tobytes())
-
-
-def _packed(red: Any, green: Any, blue: Any) -> Any:
-    return red << 16 | green << 8 | blue
+    return values.astype(np.uint8), MaskForm("RGB", 8, palette.tobytes())
 
 
 _WRITERS = 2
