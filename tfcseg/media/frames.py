@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -81,13 +81,12 @@ class FrameSource:
         self._frames = frames
         self._stop = stop
         self._first: Frame | None = next(frames)
-        height, width = self._first.image.shape[:2]
-        self.info = replace(info, width=width, height=height)
+        self.info = info
         logger.info(
             "%s: read at a constant %.6g frames per second, %d×%d, turned by %d degrees; sound: %s",
-            *(info.path, info.frame_rate, width, height, info.rotation, info.audio or "none"),
+            *(info.path, info.frame_rate, info.width, info.height, info.rotation, info.audio or "none"),
             extra={
-                **{"frame_rate": info.frame_rate, "rotation": info.rotation, "size": (height, width)},
+                **{"frame_rate": info.frame_rate, "rotation": info.rotation, "size": (info.height, info.width)},
                 **{"frames_declared": info.frames_declared, "audio": info.audio},
             },
         )

@@ -85,8 +85,7 @@ def probe_video(source: Source) -> SourceStream:
             file.seek(0)
             return probe_readable(file, source, head, is_file=True)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"{source.name}: cannot be read: {reason}") from None
+        raise InputError(f"{source.name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def probe_readable(readable: Any, source: Source, head: bytes, *, is_file: bool = False) -> SourceStream:
@@ -145,11 +144,8 @@ def describe_content(head: bytes) -> str:
             return meaning
     if head[4:8] in _MP4_ATOMS:
         return "an mp4 or mov file without its index (moov atom), as when a recording or a copy was cut off"
-    try:
-        text = head[: max(1, len(head) - 3)].decode()
-    except UnicodeDecodeError:
-        return "in no format that can be read"
-    return "text" if "\0" not in text else "in no format that can be read"
+    text = head.decode(errors="replace").removesuffix("\ufffd")  # the last letter may be cut
+    return "in no format that can be read" if "\ufffd" in text or "\0" in text else "text"
 
 
 def _refuse_picture(container: InputContainer, name: str) -> None:
@@ -286,10 +282,9 @@ _USUAL_RATES = tuple(map(Fraction, (24, 25, 30, 48, 50, 60, 100, 120, 240)))
 _USUAL_RATES += tuple(rate * _NTSC for rate in _USUAL_RATES)
 _DEFAULT_RATE = Fraction(25)
 _MIN_RATE, _MAX_RATE = Fraction(1, 100_000), Fraction(1000)
-_FINER_RATES = tuple(
-    Fraction(rate)
-    for rate in (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 144, 200, 240)
-)
+_FINER_RATES = [
+    *map(Fraction, (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 144, 200, 240))
+]
 """Rates for videos with uneven frames and no stated rate; the last one is the limit."""
 _LARGEST_TERM = 1_000_000  # ffmpeg rounds rates with larger numbers
 _LONGEST_VIDEO_S = 1e8  # three years
@@ -361,12 +356,12 @@ def lossless_rate(times_s: Sequence[float], even: Fraction, nominal: tuple[Fract
     It is ``even``, the rate of evenly spaced frames, if possible; else a rate stated by the container, or the lowest
     usual rate. The rate is limited, so frames very close together may be late or dropped.
     """
-    named = sorted({rate for rate in nominal if rate is not None and even < rate <= _FINER_RATES[-1]})
-    finer = [rate for rate in _FINER_RATES if rate > even]
-    for rate in (even, *named, *finer):
+    finer = sorted({rate for rate in nominal if rate is not None and even < rate <= _FINER_RATES[-1]})
+    finer += [rate for rate in _FINER_RATES if rate > even]
+    for rate in (even, *finer):
         if _has_place_for_all(times_s, rate, max(_ROUNDING_S, min(1 / float(rate), _SEEN_SHIFT_S))):
             return rate
-    for rate in (*named, *finer):
+    for rate in finer:
         if _has_place_for_all(times_s, rate, _LATEST_S):
             return rate
     return max(even, _FINER_RATES[-1])
@@ -374,11 +369,8 @@ def lossless_rate(times_s: Sequence[float], even: Fraction, nominal: tuple[Fract
 
 def _has_place_for_all(times_s: Sequence[float], rate: Fraction, most_shifted_s: float) -> bool:
     pace = Pace(rate)
-    for time_s in times_s:
-        place = pace.place(time_s)
-        if place is None or abs(place / float(rate) - time_s) > most_shifted_s:
-            return False
-    return True
+    placed = ((time_s, pace.place(time_s)) for time_s in times_s)
+    return all(place is not None and abs(place / float(rate) - time_s) <= most_shifted_s for time_s, place in placed)
 
 
 def _start_s(stream: Stream, otherwise: float) -> float:

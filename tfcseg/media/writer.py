@@ -200,15 +200,10 @@ def finish_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction, soun
     Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``.
     """
     joined, track, both = (_scratch(parts[0], name) for name in ("joined", "audio", "both"))
-    finished, method = joined, "none"
     try:
         join_parts(parts, joined, frame_rate)
-        if sound is not None:
-            method, delay_s = cut_audio(sound, track)
-            if delay_s is not None:
-                reason = add_audio(joined, track, delay_s, both)
-                finished, method = (joined, f"dropped: {reason}") if reason else (both, method)
-        _rename(finished, target, target)
+        method = "none" if sound is None else _add_sound(joined, sound, track, both)
+        _rename(both if method in ("copied", "aac") else joined, target, target)
     except (OSError, av.FFmpegError) as error:
         raise OutputError(f"{target}: its parts cannot be joined: {error.strerror or error}") from error
     finally:
@@ -267,34 +262,42 @@ class Sound(NamedTuple):
     end_s: float | None
 
 
-def cut_audio(sound: Sound, target: Path) -> tuple[str, float | None]:
-    """Write the default audio stream of a source to ``target``, from the first frame at ``start_s`` up to ``end_s``.
+def _add_sound(video: Path, sound: Sound, track: Path, target: Path) -> str:
+    """Write ``video`` with the source's default audio stream, cut to ``track``, to ``target`` without re-encoding it.
 
-    An address is read again from its beginning. Returns ``copied`` or ``aac`` and the seconds by which the sound starts
-    after the first frame; ``none`` or ``dropped: <reason>``, and None, if nothing is written.
+    Returns what happened to the sound; ``target`` is complete after ``copied`` and ``aac``. An address is read again
+    from its beginning.
     """
     source = sound.source
     if not source.is_readable_again:
-        return "dropped: a stream can be read only once; save it to a file to keep its sound", None
+        return "dropped: a stream can be read only once; save it to a file to keep its sound"
     try:
         stream = probe_video(source)
         rate = stream.info.frame_rate
         wanted = select_frames(rate, sound.start_s, sound.end_s, first_time_s=stream.first_time_s)
     except TfcsegError as error:
-        return f"dropped: {error}", None
+        return f"dropped: {error}"
     if stream.audio_index is None:
-        return "none", None
-    video_s = stream.first_time_s + float(wanted.start / rate)
+        return "none"
+    skipped_s = stream.first_time_s + float(wanted.start / rate) + stream.audio_lead_s
     duration_s = None if wanted.stop is None else float((wanted.stop - wanted.start) / rate)
     method = "copied" if stream.info.audio in _COPIED_CODECS else "aac"
-    reason = _extract(stream, target, video_s, duration_s, _COPY if method == "copied" else _AAC)
+    reason = _extract(stream, track, skipped_s, duration_s, _COPY if method == "copied" else _AAC)
     if reason and method == "copied":
-        method, reason = "aac", _extract(stream, target, video_s, duration_s, _AAC)
+        method, reason = "aac", _extract(stream, track, skipped_s, duration_s, _AAC)
     if reason:
-        return f"dropped: {stream.info.audio} audio can be neither copied nor converted ({reason})", None
-    if not _has_sound(target):
-        return "none", None
-    return method, max(0.0, -(video_s + stream.audio_lead_s))
+        return f"dropped: {stream.info.audio} audio can be neither copied nor converted ({reason})"
+    if not _has_sound(track):
+        return "none"
+    delay = ["-itsoffset", f"{-skipped_s:.6f}"] if -skipped_s > _UNHEARD_S else []
+    reason = _run(
+        "-copyts",
+        *input_arguments(video),
+        *input_arguments(track, delay),
+        *("-map", "0:v:0", "-map", "1:a:0", "-c", "copy", "-strict", "-2"),
+        *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),
+    )
+    return f"dropped: {reason}" if reason else method
 
 
 def _has_sound(track: Path) -> bool:
@@ -306,22 +309,9 @@ def _has_sound(track: Path) -> bool:
         return False
 
 
-def add_audio(video: Path, track: Path, delay_s: float, target: Path) -> str:
-    """Join ``video`` and ``track``, which starts ``delay_s`` later, without re-encoding; returns why that failed."""
-    delay = ["-itsoffset", f"{delay_s:.6f}"] if delay_s > _UNHEARD_S else []
-    return _run(
-        "-copyts",
-        *input_arguments(video),
-        *input_arguments(track, delay),
-        *("-map", "0:v:0", "-map", "1:a:0", "-c", "copy", "-strict", "-2"),
-        *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),
-    )
-
-
 def _extract(
-    stream: SourceStream, target: Path, video_s: float, duration_s: float | None, codec: tuple[str, ...]
+    stream: SourceStream, target: Path, skipped_s: float, duration_s: float | None, codec: Sequence[str]
 ) -> str:
-    skipped_s = video_s + stream.audio_lead_s
     cut = ["-ss", f"{skipped_s:.6f}"] if skipped_s > _UNHEARD_S else []
     exact = ["-copypriorss", "0"] if cut else []
     # Seeking is exact only with an index; otherwise the beginning is read and discarded.
