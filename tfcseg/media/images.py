@@ -36,11 +36,6 @@ _JPEG_SEAM = b"\xff\xd9\xff\xd8\xff"  # where a picture ends and the next one be
 _PNG_SIGNATURE, _ANCILLARY = b"\x89PNG\r\n\x1a\n", 0x20
 
 
-def probe_images(source: Source) -> VideoInfo:
-    """Describe a picture or a folder of images, with the size of the first readable one; InputError if none is."""
-    return _examine(source, DEFAULT_FRAME_RATE)[0]
-
-
 def open_images(
     source: Source,
     *,
@@ -54,7 +49,7 @@ def open_images(
     are replaced by the one before. Raises InputError if no image can be read.
     """
     wanted = select_frames(frame_rate, start_s, end_s)
-    info, paths, stand_in = _examine(source, frame_rate)
+    info, paths, stand_in = probe_images(source, frame_rate)
     if wanted.start >= len(paths):
         raise InputError(f"{source.name}: the images end before the start of the requested range")
     info = replace(info, names=info.names[wanted])
@@ -104,8 +99,8 @@ def _first_readable(directory: Path, paths: list[Path]) -> Image:
     raise InputError(f"{directory}: none of its {count_of(len(paths), 'image')} can be read")
 
 
-def _examine(source: Source, frame_rate: Fraction) -> tuple[VideoInfo, list[Path], Image]:
-    """Facts, the images, and the first that can be read, whose size all get."""
+def probe_images(source: Source, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> tuple[VideoInfo, list[Path], Image]:
+    """Facts on a picture or a folder, its images, and the first readable one, whose size all get; else InputError."""
     paths, others = _list_folder(source.path)
     first = _first_readable(source.path, paths)
     info = VideoInfo(

@@ -173,7 +173,7 @@ class MaskWriter:
     ) -> None:
         make_folder(directory)
         self._path_of = partial(path_of, directory)
-        self._form = MaskForm("L", 8) if palette is None else MaskForm("P", 8, full_palette(palette))
+        self._form = _form_of(palette)
         self._pool = ThreadPoolExecutor(_WRITERS, thread_name_prefix="masks")
         self._pending: deque[Future[None]] = deque()
 
@@ -213,17 +213,16 @@ class MaskWriter:
                 raise
 
 
-def write_mask(path: Path, labels: Labels, palette: bytes | None) -> None:
+def write_mask(path: Path, labels: Labels, palette: NDArray[np.uint8] | None = None) -> None:
     """Write (H, W) ``labels`` as an 8-bit PNG, complete or not at all; OutputError on failure.
 
-    ``palette`` is 256 times RGB; without one the PNG is gray.
+    Without a ``palette`` (K, 3) the PNG is gray; 255 (no class) is black.
     """
-    write_values(path, labels, MaskForm("L", 8) if palette is None else MaskForm("P", 8, palette))
+    write_values(path, labels, _form_of(palette))
 
 
-def full_palette(palette: NDArray[np.uint8]) -> bytes:
-    """Extend a (K, 3) ``palette`` to 256 colours for `write_mask`; 255 (no class) is black."""
-    return palette.tobytes().ljust(256 * 3, b"\0")
+def _form_of(palette: NDArray[np.uint8] | None) -> MaskForm:
+    return MaskForm("L", 8) if palette is None else MaskForm("P", 8, palette.tobytes().ljust(256 * 3, b"\0"))
 
 
 def is_whole_mask(path: Path) -> bool:
@@ -258,7 +257,5 @@ def read_label_video(path: Path) -> Iterator[Labels]:
                 raise DataError(f"{path}: is {kind}; label maps are FFV1 of 8-bit gray")
             for frame in container.decode(stream):
                 yield np.ascontiguousarray(frame.to_ndarray())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
     except (OSError, av.FFmpegError) as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -50,7 +50,7 @@ def probe(source: Given, *, allow_network: bool = False) -> VideoInfo:
     if not source.is_readable_again:
         raise InputError(f"{source.name}: a stream can be read only once; open it instead of probing it")
     stream = _probe_again(source)
-    return probe_images(source) if stream is None else stream.info
+    return probe_images(source)[0] if stream is None else stream.info
 
 
 def open_frames(

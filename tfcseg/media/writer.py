@@ -40,7 +40,6 @@ class Coding:
     """An encoder and its format."""
 
     pixels: str  # ffmpeg's name of the frames' pixel format
-    container: str
     arguments: Sequence[str]
     filters: Sequence[str] = ()
     needs_even_size: bool = False  # whether an odd height or width is padded
@@ -48,11 +47,7 @@ class Coding:
 
 H264 = Coding(
     "rgb24",
-    "mp4",
-    (
-        *("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p"),
-        *(*_BT709, "-movflags", "+faststart"),
-    ),
+    ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p", *_BT709, "-movflags", "+faststart"),
     (
         "scale=flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp:out_color_matrix=bt709:out_range=tv",
         "format=yuv420p",
@@ -64,7 +59,6 @@ H264 = Coding(
 
 WITH_ALPHA = Coding(
     "rgba",
-    "webm",
     (
         *("-c:v", "libvpx-vp9", "-pix_fmt", "yuva420p", "-auto-alt-ref", "0", "-crf", "24", "-b:v", "0"),
         *("-deadline", "realtime", "-cpu-used", "6", "-row-mt", "1", *_BT709, *_REPRODUCIBLE),
@@ -73,7 +67,7 @@ WITH_ALPHA = Coding(
 )
 """VP9 in WebM, for browsers and compositing programs; colours are not premultiplied."""
 
-LOSSLESS_GRAY = Coding("gray", "matroska", ("-c:v", "ffv1", "-color_range", "pc", *_REPRODUCIBLE))
+LOSSLESS_GRAY = Coding("gray", ("-c:v", "ffv1", "-color_range", "pc", *_REPRODUCIBLE))
 """Lossless FFV1 with 8 bits."""
 
 logger = logging.getLogger(__name__)
@@ -114,7 +108,7 @@ class VideoWriter:
             [
                 *("-f", "rawvideo", "-pix_fmt", coding.pixels, "-video_size", f"{width}x{height}"),
                 *("-framerate", str(frame_rate), "-i", "pipe:0", "-vf", ",".join(filters), "-r", str(frame_rate)),
-                *(*coding.arguments, "-metadata", f"comment={COMMENT}", "-f", coding.container, f"file:{self._video}"),
+                *(*coding.arguments, "-metadata", f"comment={COMMENT}", f"file:{self._video}"),
             ],
             writes_input=True,
         )
@@ -281,11 +275,12 @@ def _add_sound(video: Path, sound: Sound, track: Path, target: Path) -> str:
         return "none"
     skipped_s = stream.first_time_s + float(wanted.start / rate) + stream.audio_lead_s
     duration_s = None if wanted.stop is None else float((wanted.stop - wanted.start) / rate)
-    method = "copied" if stream.info.audio in _COPIED_CODECS else "aac"
-    reason = _extract(stream, track, skipped_s, duration_s, _COPY if method == "copied" else _AAC)
-    if reason and method == "copied":
-        method, reason = "aac", _extract(stream, track, skipped_s, duration_s, _AAC)
-    if reason:
+    for method, codec in (("copied", _COPY), ("aac", _AAC)):
+        if method == "aac" or stream.info.audio in _COPIED_CODECS:
+            reason = _extract(stream, track, skipped_s, duration_s, codec)
+            if not reason:
+                break
+    else:
         return f"dropped: {stream.info.audio} audio can be neither copied nor converted ({reason})"
     if not _has_sound(track):
         return "none"
