@@ -15,7 +15,7 @@ from tfcseg.errors import DataError, UsageError
 from tfcseg.files import read_json
 from tfcseg.media.frames import VideoInfo
 from tfcseg.media.images import natural_key
-from tfcseg.media.masks import Colours, Mask, MaskForm, look_up, read_header, read_values
+from tfcseg.media.masks import Colours, Mask, MaskForm, count_values, look_up, read_header, read_values
 from tfcseg.media.source import spread
 
 _UNLABELLED = 255  # label of pixels without a class
@@ -40,15 +40,11 @@ class ClassNames:
 
     def check(self, path: Path, mask: Mask, void: int | None) -> None:
         """Raise DataError for a value that is not a class."""
-        if not self.names:
-            return
-        is_foreign = np.ones(1 << (8 * mask.dtype.itemsize), np.uint8)
-        is_foreign[[value for value in (*self.names, void) if value is not None and value < len(is_foreign)]] = 0
-        found = look_up(is_foreign, mask)
-        if found.any():
+        foreign = set(np.flatnonzero(count_values(mask)).tolist()) - {*self.names, void}
+        if self.names and foreign:
             raise DataError(
-                f"mask {str(path)!r} has the value {mask[found > 0].min()}, which is none of the {len(self.names)} "
-                f"classes in {str(self.path)!r}"
+                f"mask {str(path)!r} has the value {min(foreign)}, which is none of the {len(self.names)} classes in "
+                f"{str(self.path)!r}"
             )
 
 

@@ -221,21 +221,14 @@ def _end_warnings(
     if pace.jumps:
         places = count_of(pace.jumps, "place")
         warnings.append(f"the times of the video jump in {places}: its frames continue without a pause there")
-    missing = _missing_frames(stream, wanted, count)
-    if missing and not pace.jumps and (stream.is_length_known or words):
-        warnings.append(
-            f"decoded {count} of about {count + missing} frames: the file is cut off or damaged{in_brackets}"
-        )
+    declared = info.frames_declared or 0
+    expected = (declared if wanted.stop is None else min(declared, wanted.stop)) - wanted.start
+    is_short = expected - count > max(1, expected // 100)  # less may be rounding
+    if is_short and not pace.jumps and (stream.is_length_known or words):
+        warnings.append(f"decoded {count} of about {expected} frames: the file is cut off or damaged{in_brackets}")
     if words and not any(words in warning for warning in warnings):
         warnings.append(f"the video is damaged, pictures or parts of them may be missing{in_brackets}")
     return warnings
-
-
-def _missing_frames(stream: SourceStream, wanted: FrameRange, count: int) -> int:
-    """Number of frames that the container claims and that are missing; 0 if this may be rounding."""
-    declared = stream.info.frames_declared or 0
-    expected = max(0, (declared if wanted.stop is None else min(declared, wanted.stop)) - wanted.start)
-    return expected - count if expected - count > max(1, expected // 100) else 0
 
 
 def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int) -> list[str]:
