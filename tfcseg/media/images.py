@@ -181,7 +181,7 @@ def _decode(path: Path) -> tuple[Image, bool, bool]:
     except InputError:
         raise
     except Exception as error:  # for damaged files, Pillow raises errors of many kinds
-        what = "the image is cut off" if "truncated" in str(error) else "not an image, or a damaged one"
+        what = "the image is cut off" if "truncated" in str(error).lower() else "not an image, or a damaged one"
         raise InputError(f"{path}: {what}") from error
     if pixels.shape[2] == 3:
         return pixels, False, has_more

@@ -159,7 +159,7 @@ def _decode(
             status, words = process.wait(), process.last_words()
             _check_end(stream, wanted, count, status, words)
         if feed is None or not feed.source.is_live:
-            warnings.extend(_end_warnings(stream, wanted, count, repeated, pace, words))
+            warnings.extend(_end_warnings(stream, wanted, count, pace, repeated=repeated, words=words))
         elif has_ended and not feed.is_hung_up:
             raise LostConnection(f"{stream.info.path}: the stream ended after {count} frames: {feed.why_ended()}")
 
@@ -206,7 +206,7 @@ def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int
 
 
 def _end_warnings(
-    stream: SourceStream, wanted: FrameRange, count: int, repeated: int, pace: Pace, words: str
+    stream: SourceStream, wanted: FrameRange, count: int, pace: Pace, *, repeated: int, words: str
 ) -> list[str]:
     info = stream.info
     warnings = []
