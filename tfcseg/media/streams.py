@@ -53,28 +53,26 @@ class StreamFeed:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._expects_ts = source.scheme in _TS_SCHEMES
-        self._connection = _connect(source, expects_ts=self._expects_ts) if source.is_live else None
         self.is_hung_up = False
         """Whether we ended the connection."""
-        self._pipe = _open_pipe(source.given, self._connection)
         self._kept = bytearray()
         self._position = 0
-        self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._open(expects_ts=source.scheme in _TS_SCHEMES)
+
+    def _open(self, *, expects_ts: bool) -> None:
+        self._stopped = threading.Event()
+        self._expects_ts = expects_ts
+        self._connection = _connect(self.source, expects_ts=expects_ts) if self.source.is_live else None
+        self._pipe = _open_pipe(self.source.given, self._connection)
 
     def head(self) -> bytes:
         """First bytes of the data, up to a few kilobytes."""
         while len(self._kept) < _HEAD_BYTES and (data := self._pipe.read(_HEAD_BYTES)):
             self._kept += data
-        connection = self._connection
-        is_silent = not self._kept and not self.is_hung_up
-        if connection and is_silent and self._expects_ts and _TS_OPTION in self.why_ended():  # it is no MPEG-TS
-            self._expects_ts = False
-            connection.kill()
-            self._pipe.close()
-            self._connection = _connect(self.source, expects_ts=False)
-            self._pipe = _open_pipe(self.source.given, self._connection)
+        if self._expects_ts and not self._kept and not self.is_hung_up and _TS_OPTION in self.why_ended():
+            self.close()
+            self._open(expects_ts=False)  # it is no MPEG-TS
             return self.head()
         return bytes(self._kept[:_HEAD_BYTES])
 
