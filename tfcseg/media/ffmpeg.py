@@ -18,6 +18,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -124,9 +125,9 @@ class FfmpegProcess:
         self.kill()
 
     @property
-    def output(self) -> BinaryIO:
-        """Its buffered stdout."""
-        return cast(BinaryIO, self._process.stdout)
+    def output(self) -> BufferedReader:
+        """Its stdout."""
+        return cast(BufferedReader, self._process.stdout)
 
     def write(self, data: memoryview | bytes) -> None:
         """Write all of ``data`` to its stdin; BrokenPipeError once it has stopped."""

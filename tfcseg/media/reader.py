@@ -1,7 +1,6 @@
 """Read frames of a video file, a stream or a folder of images.
 
-ffmpeg decodes to upright, 8-bit RGB; frames are converted to a constant rate here. Its pictures are in PPM format or,
-with alpha, PAM, which state their sizes, so files with a wrong size in the header are read correctly.
+ffmpeg decodes to upright, 8-bit RGB; frames are converted to a constant rate here.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import os
 import re
 from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
+from io import BufferedReader
 from typing import BinaryIO
 
 import numpy as np
@@ -255,7 +255,7 @@ def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int) -> l
         *input_arguments(info.source, options),
         *("-map", f"0:{stream.index}", "-vf", ",".join([*filters, "scale", f"format={packed}"])),
         *(("-flush_packets", "1") if info.source.is_live else ()),
-        *("-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "pam" if stream.has_alpha else "ppm", "pipe:1"),
+        *("-fps_mode", "passthrough", "-f", "rawvideo", "pipe:1"),
     ]
 
 
@@ -277,14 +277,15 @@ def _longest_gap(info: VideoInfo) -> int:
 
 
 def _read_pictures(
-    pipe: BinaryIO, times: BinaryIO, stream: SourceStream, warnings: list[str]
+    pipe: BufferedReader, times: BinaryIO, stream: SourceStream, warnings: list[str]
 ) -> Iterator[tuple[float | None, Image]]:
     """Yield seconds after frame 0 (None if there are no times), and (H, W, 3) RGB in its own memory."""
     zero_s = stream.decoder_zero_s
-    while (picture := _read_picture(pipe)) is not None:
+    shape = (stream.info.height, stream.info.width, 4 if stream.has_alpha else 3)
+    while pipe.readinto((picture := np.empty(shape, np.uint8)).data) == picture.nbytes:
         time_s = _read_time(times)
         zero_s = time_s if zero_s is None else zero_s
-        if picture.shape[2] == 4:
+        if stream.has_alpha:
             is_opaque = picture[..., 3].min() == _OPAQUE
             if not is_opaque and _ALPHA not in warnings:
                 warnings.append(_ALPHA)
@@ -299,25 +300,3 @@ def _read_time(times: BinaryIO) -> float | None:
         if line.startswith(b"frame:"):
             return None
     return None
-
-
-def _read_picture(pipe: BinaryIO) -> Image | None:
-    """Read the next PPM or PAM picture, (H, W, 3) RGB or (H, W, 4) RGBA; None at the end or if it is cut off."""
-    kind = pipe.readline()
-    if kind == b"P6\n":
-        width, height = (int(number) for number in pipe.readline().split())
-        pipe.readline()  # the largest value, 255
-        shape = (height, width, 3)
-    elif kind == b"P7\n":
-        header = dict(line.split(None, 1) for line in iter(pipe.readline, b"ENDHDR\n"))
-        shape = (int(header[b"HEIGHT"]), int(header[b"WIDTH"]), int(header[b"DEPTH"]))
-    else:
-        return None
-    image = np.empty(shape, np.uint8)
-    unread = image.data.cast("B")
-    while unread:
-        size = pipe.readinto(unread)  # type: ignore[attr-defined]
-        if not size:
-            return None
-        unread = unread[size:]
-    return image
