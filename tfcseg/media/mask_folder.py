@@ -162,24 +162,19 @@ def read_classes(folder: Path, path: Path | None = None) -> ClassNames:
 def classes_of(content: Any, path: Path) -> ClassNames:
     """Names and colours of values from the ``content`` of a JSON file; DataError, which names ``path``, for others."""
     try:
-        entries = [_entry(entry) for entry in _listed(content)]
+        if isinstance(content, dict):  # of names and values, or of values and names
+            pairs = (pair if isinstance(pair[1], str) else pair[::-1] for pair in content.items())
+            content = [{"index": value, "name": name} for value, name in pairs]
+        entries = [_entry(entry) for entry in content]
     except (KeyError, TypeError, ValueError):
-        raise DataError(f"{path}: is not a list of classes; it should read {_EXAMPLE}") from None
+        entries = []
+    if not entries:
+        raise DataError(f"{path}: is not a list of classes; it should read {_EXAMPLE}")
     for index, count in Counter(index for index, *_ in entries).most_common(1):
         if count > 1:
             raise DataError(f"{path}: index {index} is given twice")
     names = {index: name for index, name, _ in entries}
     return ClassNames(names, {index: colour for index, _, colour in entries if colour is not None}, path)
-
-
-def _listed(content: Any) -> list[Any]:
-    """Entries of a list, or of an object of names and values, or of values and names."""
-    if isinstance(content, dict):
-        pairs = (pair if isinstance(pair[1], str) else pair[::-1] for pair in content.items())
-        return [{"index": int(value), "name": name} for value, name in pairs]
-    if not isinstance(content, list) or not content:
-        raise ValueError
-    return content
 
 
 def _entry(entry: Any) -> tuple[int, str, tuple[int, int, int] | None]:

@@ -71,11 +71,12 @@ def open_frames(
     source = Source.of(source, allow_network=allow_network)
     source.check()
     if not source.is_readable_again:
-        with contextlib.ExitStack() as on_failure:
-            feed = on_failure.enter_context(contextlib.closing(StreamFeed(source)))
-            frames = _open_stream(probe_stream(feed), feed, start_s, end_s)
-            on_failure.pop_all()
-        return frames
+        feed = StreamFeed(source)
+        try:
+            return _open_stream(probe_stream(feed), feed, start_s, end_s)
+        except BaseException:
+            feed.close()
+            raise
     stream = _probe_again(source)
     if stream is None:
         return open_images(source, frame_rate=frame_rate, start_s=start_s, end_s=end_s)
