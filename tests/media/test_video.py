@@ -581,6 +581,16 @@ def test_leaving_early_ends_the_decoder(clip):
     assert children() == before
 
 
+@pytest.mark.parametrize("read", ["open_frames", "read_frames", "lambda path: prefetch_frames(open_frames(path))"])
+def test_frames_that_nobody_closes_do_not_keep_python_from_ending(clip, read):
+    imports = (
+        "from tfcseg.media.frames import prefetch_frames; from tfcseg.media.reader import open_frames, read_frames"
+    )
+    program = f"import sys; {imports}; frames = ({read})(sys.argv[1]); next(frames)"
+    done = subprocess.run([sys.executable, "-c", program, clip], capture_output=True, cwd=ROOT, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_decoder_that_is_killed_is_an_error(clip):
     before = children()
     with open_frames(clip) as source:

@@ -6,6 +6,7 @@ files are disabled, and network protocols are enabled only for addresses given b
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import functools
@@ -117,6 +118,7 @@ class FfmpegProcess:
         # A thread reads stderr, so that ffmpeg never blocks on a full pipe.
         self._drain = threading.Thread(target=self._read_stderr, name="ffmpeg-stderr", daemon=True)
         self._drain.start()
+        atexit.register(self.kill)  # Python cannot end while the thread waits
 
     def __enter__(self) -> FfmpegProcess:
         return self
@@ -154,6 +156,7 @@ class FfmpegProcess:
 
     def kill(self) -> None:
         """Kill it; does nothing if it has ended."""
+        atexit.unregister(self.kill)
         self._process.kill()
         self.wait()
         for pipe in (self._process.stdout, self._process.stderr):
