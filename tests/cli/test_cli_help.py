@@ -63,7 +63,7 @@ def work(tmp_path_factory):
     write_video(folder / "clip.mp4", numbered_images(3, (96, 128)))
     (folder / "clip_masks").mkdir()
     for index in range(3):
-        write_mask(folder / "clip_masks" / f"{index}.png", np.full((96, 128), index, np.uint8), None)
+        write_mask(folder / "clip_masks" / f"{index}.png", np.full((96, 128), index, np.uint8))
     (folder / "teachers").mkdir()
     write_teacher(folder / "teachers" / "colours.tflite")
     write_deeplab(folder / "voc.tflite")

@@ -62,7 +62,7 @@ def test_the_same_labels_make_the_same_files(tmp_path):
 def test_other_videos_are_no_label_maps(tmp_path):
     write_clip(tmp_path / "colours.mkv", 2)
     (tmp_path / "text.mkv").write_text("no video")
-    for name, words in (("colours", "FFV1 of 8-bit gray"), ("text", "cannot be read"), ("none", "no such file")):
+    for name, words in (("colours", "FFV1 of 8-bit gray"), ("text", "cannot be read"), ("none", "No such file")):
         with pytest.raises(DataError, match=words):
             list(read_label_video(tmp_path / f"{name}.mkv"))
 

@@ -11,7 +11,7 @@ import numpy as np
 from tfcseg.exports.export import export
 from tfcseg.exports.labelled_video import LabelledVideo
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
-from tfcseg.media.masks import full_palette, write_mask
+from tfcseg.media.masks import write_mask
 
 LABELS = LabelSet(
     "things",
@@ -46,7 +46,7 @@ def drawn_images(count):
 def labelled_video(folder, maps, **changes):
     """The ``maps`` as masks in ``folder``, and what is to be exported of them: everything."""
     for index, labels in enumerate(maps):
-        write_mask(folder / f"{index:08d}.png", labels, full_palette(LABELS.palette_array()))
+        write_mask(folder / f"{index:08d}.png", labels, LABELS.palette_array())
 
     @contextmanager
     def open_images():

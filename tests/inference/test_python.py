@@ -124,7 +124,7 @@ def test_what_is_left_early_is_freed(clip):
         next(frames)
     frames.close()
     assert list(frames) == []
-    assert not [thread for thread in threading.enumerate() if thread.name == "tfcseg-read-ahead"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("tfcseg-read-ahead")]
 
 
 def test_several_sources_have_a_folder_each(clip, tmp_path):

@@ -185,7 +185,7 @@ def test_what_a_server_cannot_give_is_one_line(server, clip, tmp_path):
         ("/gone.mp4", b"", 404, r"gone\.mp4: cannot be read: .*404"),
         ("/page.mp4", b"<html>sign in</html>", 200, r"page\.mp4: not a video that can be read from a server"),
         ("/empty.mp4", b"", 200, r"empty\.mp4: not a video that can be read from a server"),
-        ("/late.mp4", late, 200, r"late\.mp4: no frame can be decoded from its beginning; .*\+faststart"),
+        ("/late.mp4", late, 200, r"late\.mp4: no frame could be decoded from its beginning; .*\+faststart"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             open_frames(server.put(path, body, status), allow_network=True)

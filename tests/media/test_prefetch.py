@@ -11,7 +11,7 @@ NAME = "tfcseg-read-ahead"
 
 
 def is_reading():
-    return any(thread.name == NAME for thread in threading.enumerate())
+    return any(thread.name.startswith(NAME) for thread in threading.enumerate())
 
 
 def wait_until(condition, timeout_s=10.0):

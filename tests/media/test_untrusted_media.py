@@ -9,7 +9,6 @@ import zlib
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
 from tests.helpers.command_line import call
@@ -191,15 +190,8 @@ def test_a_wrong_checksum_is_damage_although_the_picture_could_be_decoded(tmp_pa
     data = bytearray(cv2.imencode(".png", numbered_image(1))[1].tobytes())
     data[data.index(b"IEND") - 5] ^= 1  # of the checksum itself
     (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(InputError, match=r"a\.png: the image is damaged: a checksum is wrong"):
+    with pytest.raises(InputError, match=r"a\.png: not an image, or a damaged one"):
         read_image(tmp_path / "a.png")
-
-
-def test_notes_in_a_picture_may_be_damaged(tmp_path):
-    plain = cv2.imencode(".png", numbered_image(1))[1].tobytes()
-    note = struct.pack(">I", 4) + b"tEXt" + b"a\0bc" + b"\0\0\0\0"
-    (tmp_path / "a.png").write_bytes(plain[:33] + note + plain[33:])
-    assert np.array_equal(read_image(tmp_path / "a.png"), numbered_image(1)[..., ::-1])
 
 
 def test_spoiling_is_the_same_every_time():

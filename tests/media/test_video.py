@@ -241,7 +241,7 @@ def test_no_frame_at_all_is_an_error_and_leaves_no_process(tmp_path, clip):
     path = tmp_path / "zeros.mp4"
     path.write_bytes(data[:media] + bytes(len(data) - media))
     before = children()
-    with pytest.raises(InputError, match=r"zeros\.mp4: no frame could be decoded") as caught:
+    with pytest.raises(InputError, match=r"zeros\.mp4: no frame could be decoded from its beginning$") as caught:
         open_frames(path)
     assert "\n" not in str(caught.value)
     assert children() == before
@@ -579,6 +579,16 @@ def test_leaving_early_ends_the_decoder(clip):
     next(frames)
     frames.close()
     assert children() == before
+
+
+@pytest.mark.parametrize("read", ["open_frames", "read_frames", "lambda path: prefetch_frames(open_frames(path))"])
+def test_frames_that_nobody_closes_do_not_keep_python_from_ending(clip, read):
+    imports = (
+        "from tfcseg.media.frames import prefetch_frames; from tfcseg.media.reader import open_frames, read_frames"
+    )
+    program = f"import sys; {imports}; frames = ({read})(sys.argv[1]); next(frames)"
+    done = subprocess.run([sys.executable, "-c", program, clip], capture_output=True, cwd=ROOT, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_decoder_that_is_killed_is_an_error(clip):

@@ -19,7 +19,7 @@ from tests.helpers.media import children, numbered_image, numbered_images, read_
 from tfcseg.errors import OutputError
 from tfcseg.media.reader import open_frames, probe, read_frames
 from tfcseg.media.source import Source
-from tfcseg.media.writer import Sound, VideoWriter, finish_video, is_our_video
+from tfcseg.media.writer import Sound, VideoWriter, finish_parts, is_our_video
 
 ROOT = Path(__file__).parents[2]
 SIZE = (48, 64)
@@ -34,8 +34,11 @@ def write(path, images, *, rate=Fraction(25), audio_from=None, start_s=None, end
     with VideoWriter(silent, size=images[0].shape[:2], frame_rate=rate) as writer:
         for image in images:
             writer.write(image)
-    sound = None if audio_from is None else Sound(Source.of(audio_from), start_s, end_s)
-    return SimpleNamespace(audio="none" if sound is None else finish_video(silent, path, sound))
+    if audio_from is None:
+        return SimpleNamespace(audio="none")
+    audio = finish_parts([silent], path, rate, Sound(Source.of(audio_from), start_s, end_s))
+    silent.unlink()
+    return SimpleNamespace(audio=audio)
 
 
 def listing(directory):

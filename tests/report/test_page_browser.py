@@ -389,7 +389,7 @@ def test_masks_before_and_after_are_wiped(browser, clip, model, tmp_path):
     given = tmp_path / "given"
     given.mkdir()
     for index in range(FRAMES):
-        write_mask(given / f"m{index:02d}.png", np.full(SIZE, index % 3, np.uint8), None)
+        write_mask(given / f"m{index:02d}.png", np.full(SIZE, index % 3, np.uint8))
     tfcseg.steady(clip, given, tmp_path / "out", model, overlay=False)
     (given / "m30.png").unlink()
     browser.open(tmp_path / "out" / "report.html")

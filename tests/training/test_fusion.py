@@ -322,10 +322,10 @@ def test_a_video_without_a_frame_that_decodes_is_told(tmp_path, teachers):
     video.write_bytes(content[:start] + bytes(len(content) - start))
     options = recipe_options("image", supervised=False, given={"steps": 2, "batch": 1, "crop": 64})
     job = ([photos], teachers[:1], tmp_path / "cache", options)
-    with pytest.raises(DataError, match=r"clip\.mp4: cannot be decoded"):
+    with pytest.raises(DataError, match=r"clip\.mp4: no frame could be decoded"):
         distilled_material(*job)
     material = distilled_material(*job, skip_bad=True)
-    assert material.left_out == [f"{video}: cannot be decoded"]
+    assert material.left_out == [f"{video}: no frame could be decoded from its beginning"]
 
 
 def test_the_street_teacher_is_asked_about_streets_only(tmp_path, teachers):

@@ -118,23 +118,24 @@ class Legend:
 
     def __init__(self, label_set: LabelSet, size: tuple[int, int], always: Sequence[int] = ()) -> None:
         self._label_set, self._size, self._always = label_set, size, tuple(always)
-        self._font_px = font_px_for(size)
+        self._font_px = font_px_for(size) or 0
         self._places: dict[int, int] = {}  # row of each class: 0 is the lowest; on upwards, then in the next column
         self._absent: dict[int, int] = {}  # for how many frames a class with a place has been missing
         self.shown: tuple[int, ...] = ()
 
     def draw(self, image: Image, shares: NDArray[np.float64]) -> None:
         """Draw on ``image`` in place, given the (K,) ``shares`` of its classes (zero for those that are not drawn)."""
-        if self._font_px is None:
+        if not self._font_px:
             return
-        margin, row_px, column_px = self._font_px // 2, row_px_of(self._font_px), self._column_px(self._font_px)
+        margin, row_px = self._font_px // 2, row_px_of(self._font_px)
+        listed = self._always or range(len(self._label_set))
+        column_px = max(self._row(index).colour.shape[1] for index in listed) + self._font_px // 3
         rows = (self._size[0] // 2) // row_px
         self._assign(shares, rows * max(1, (self._size[1] - margin) // column_px))
         for index in self.shown:
             column, above = divmod(self._places[index], rows)
-            panel = self._row(index, self._font_px, is_present=shares[index] > 0)
             top = self._size[0] - margin - (above + 1) * row_px
-            stamp(image, panel, top=top, left=margin + column * column_px)
+            stamp(image, self._row(index, is_dim=shares[index] <= 0), top=top, left=margin + column * column_px)
 
     def state(self) -> dict[str, Any]:
         """State of the legend in JSON types."""
@@ -165,11 +166,6 @@ class Legend:
         for index, place in zip(reversed(new), free, strict=False):  # class order reads downwards
             self._places[index], self._absent[index] = place, 0
 
-    def _row(self, index: int, font_px: int, *, is_present: bool) -> Panel:
+    def _row(self, index: int, *, is_dim: bool = False) -> Panel:
         name, colour = self._label_set.names[index], self._label_set.palette[index]
-        return text_panel(name, font_px, self._size[1] // 2, colour, is_dim=not is_present)
-
-    def _column_px(self, font_px: int) -> int:
-        indices = self._always or range(len(self._label_set))
-        widest_px: int = max(self._row(index, font_px, is_present=True).colour.shape[1] for index in indices)
-        return widest_px + font_px // 3
+        return text_panel(name, self._font_px, self._size[1] // 2, colour, is_dim=is_dim)

@@ -93,15 +93,11 @@ def side_by_side(images: Sequence[Image], titles: Sequence[str]) -> Image:
 
 def shrink(picture: Image, size: tuple[int, int]) -> Image:
     """``picture`` at ``size`` (height, width), each pixel the mean of what it covers."""
-    if picture.shape[:2] == size:
-        return picture
     return shrunk(picture, size[::-1])
 
 
 def shrink_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """``labels`` at ``size`` (height, width), each pixel one of those that it covers."""
-    if labels.shape == size:
-        return labels
     return np.asarray(cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
 
 

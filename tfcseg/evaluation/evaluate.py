@@ -174,7 +174,7 @@ class VideoScorer:
             self._measure_flow_consistency(frame, predicted, after_gap=after_gap)
         if self.masks is not None:
             make_folder(self.masks / self.video.name)
-            write_mask(self.masks / self.video.name / f"{frame.stem}.png", prediction, None)
+            write_mask(self.masks / self.video.name / f"{frame.stem}.png", prediction)
         self._frames += 1
         self._shape = target.shape
         return True

@@ -6,6 +6,7 @@ files are disabled, and network protocols are enabled only for addresses given b
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import functools
@@ -18,6 +19,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -71,21 +73,14 @@ def ask_ffmpeg(arguments: Sequence[str], *, timeout_s: float | None = None) -> s
     return output.decode(errors="replace")
 
 
-@functools.cache
-def has_decoder(name: str) -> bool:
-    """Whether this ffmpeg was built with the decoder ``name``."""
-    return re.search(rf"\s{re.escape(name)}\s", ask_ffmpeg(["-decoders"])) is not None
-
-
-def input_arguments(source: Source | Path | None, options: Iterable[str] = ()) -> list[str]:
-    """Arguments to open ``source`` (None: stdin) only; ``options`` apply to this input."""
-    protocols = LOCAL_PROTOCOLS
-    if isinstance(source, Source) and source.kind == "address":
-        protocols = NETWORK_PROTOCOLS
+def input_arguments(source: Source | Path, options: Iterable[str] = ()) -> list[str]:
+    """Arguments to open ``source`` only, through stdin if it can be read only once; ``options`` apply to this input."""
+    protocols, url = LOCAL_PROTOCOLS, f"file:{source.given if isinstance(source, Source) else source}"
+    if isinstance(source, Source) and not source.is_readable_again:
+        url = "pipe:0"
+    elif isinstance(source, Source) and source.kind == "address":
+        protocols, url = NETWORK_PROTOCOLS, source.given
         options = ["-rw_timeout", f"{NETWORK_TIMEOUT_S * 1e6:.0f}", *options]
-        url = source.given
-    else:
-        url = "pipe:0" if source is None else f"file:{source.given if isinstance(source, Source) else source}"
     return ["-protocol_whitelist", protocols, "-format_whitelist", f"{VIDEO_FORMATS},mp4", *options, "-i", url]
 
 
@@ -123,6 +118,7 @@ class FfmpegProcess:
         # A thread reads stderr, so that ffmpeg never blocks on a full pipe.
         self._drain = threading.Thread(target=self._read_stderr, name="ffmpeg-stderr", daemon=True)
         self._drain.start()
+        atexit.register(self.kill)  # Python cannot end while the thread waits
 
     def __enter__(self) -> FfmpegProcess:
         return self
@@ -131,9 +127,9 @@ class FfmpegProcess:
         self.kill()
 
     @property
-    def output(self) -> BinaryIO:
-        """Its buffered stdout."""
-        return cast(BinaryIO, self._process.stdout)
+    def output(self) -> BufferedReader:
+        """Its stdout."""
+        return cast(BufferedReader, self._process.stdout)
 
     def write(self, data: memoryview | bytes) -> None:
         """Write all of ``data`` to its stdin; BrokenPipeError once it has stopped."""
@@ -160,6 +156,7 @@ class FfmpegProcess:
 
     def kill(self) -> None:
         """Kill it; does nothing if it has ended."""
+        atexit.unregister(self.kill)
         self._process.kill()
         self.wait()
         for pipe in (self._process.stdout, self._process.stderr):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,13 +82,12 @@ class FrameSource:
         self._frames = frames
         self._stop = stop
         self._first: Frame | None = next(frames)
-        height, width = self._first.image.shape[:2]
-        self.info = replace(info, width=width, height=height)
+        self.info = info
         logger.info(
             "%s: read at a constant %.6g frames per second, %d×%d, turned by %d degrees; sound: %s",
-            *(info.path, info.frame_rate, width, height, info.rotation, info.audio or "none"),
+            *(info.path, info.frame_rate, info.width, info.height, info.rotation, info.audio or "none"),
             extra={
-                **{"frame_rate": info.frame_rate, "rotation": info.rotation, "size": (height, width)},
+                **{"frame_rate": info.frame_rate, "rotation": info.rotation, "size": (info.height, info.width)},
                 **{"frames_declared": info.frames_declared, "audio": info.audio},
             },
         )
@@ -170,38 +168,20 @@ def prefetch(items: Iterable[_T], depth: int, stop: Callable[[], None] = lambda:
     The thread ends with the items, or when this generator is closed; no other thread uses ``items``. ``stop`` is called
     then and must end ``items`` if they may wait forever.
     """
-    ready: queue.Queue[tuple[bool, _T | BaseException | None]] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def read() -> None:
-        try:
-            for item in items:
-                ready.put((True, item))
-                if stopped.is_set():
-                    return
-        except BaseException as error:  # noqa: BLE001  # raised again in the consumer's thread
-            ready.put((False, error))
-        else:
-            ready.put((False, None))
-
-    thread = threading.Thread(target=read, name="tfcseg-read-ahead", daemon=True)
-    thread.start()
+    iterator, end = iter(items), object()
+    thread = ThreadPoolExecutor(1, "tfcseg-read-ahead")
+    ahead: deque[Future[Any]] = deque()
     try:
         while True:
-            is_item, value = ready.get()
-            if is_item:
-                yield value  # type: ignore[misc]  # an item, by the flag
-            elif value is None:
+            while len(ahead) < depth + 2:  # one that is yielded and one that is being read
+                ahead.append(thread.submit(next, iterator, end))
+            item = ahead.popleft().result()
+            if item is end:
                 return
-            else:
-                raise value  # type: ignore[misc]  # an exception, by the flag
+            yield item
     finally:
-        stopped.set()
         stop()
-        while thread.is_alive():
-            with suppress(queue.Empty):  # it may wait for a place
-                ready.get_nowait()
-            thread.join(0.01)
+        thread.shutdown(cancel_futures=True)
 
 
 def prefetch_frames(frames: FrameSource) -> Generator[Frame, None, None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import threading
-import zlib
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import replace
@@ -33,12 +32,7 @@ _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEB
 _OPENING = threading.Lock()
 _AVIF = (b"ftypavif", b"ftypavis")
 _JPEG_SEAM = b"\xff\xd9\xff\xd8\xff"  # where a picture ends and the next one begins, as in Motion JPEG
-_PNG_SIGNATURE, _ANCILLARY = b"\x89PNG\r\n\x1a\n", 0x20
-
-
-def probe_images(source: Source) -> VideoInfo:
-    """Describe a picture or a folder of images, with the size of the first readable one; InputError if none is."""
-    return _examine(source, DEFAULT_FRAME_RATE)[0]
+_PNG = b"\x89PNG"
 
 
 def open_images(
@@ -54,7 +48,7 @@ def open_images(
     are replaced by the one before. Raises InputError if no image can be read.
     """
     wanted = select_frames(frame_rate, start_s, end_s)
-    info, paths, stand_in = _examine(source, frame_rate)
+    info, paths, stand_in = probe_images(source, frame_rate)
     if wanted.start >= len(paths):
         raise InputError(f"{source.name}: the images end before the start of the requested range")
     info = replace(info, names=info.names[wanted])
@@ -104,8 +98,8 @@ def _first_readable(directory: Path, paths: list[Path]) -> Image:
     raise InputError(f"{directory}: none of its {count_of(len(paths), 'image')} can be read")
 
 
-def _examine(source: Source, frame_rate: Fraction) -> tuple[VideoInfo, list[Path], Image]:
-    """Facts, the images, and the first that can be read, whose size all get."""
+def probe_images(source: Source, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> tuple[VideoInfo, list[Path], Image]:
+    """Facts on a picture or a folder, its images, and the first readable one, whose size all get; else InputError."""
     paths, others = _list_folder(source.path)
     first = _first_readable(source.path, paths)
     info = VideoInfo(
@@ -173,9 +167,9 @@ def _decode(path: Path) -> tuple[Image, bool, bool]:
         raise InputError(f"{path}: the image is empty (0 bytes)")
     if data[4:12] in _AVIF and not PIL.features.check("avif"):
         raise InputError(f"{path}: this Pillow cannot read AVIF pictures; update it (11.3 or later), or convert to PNG")
-    if data.startswith(_PNG_SIGNATURE):
-        data = _sound_png(path, data)
     try:
+        if data.startswith(_PNG):  # its checksums are not looked at when it is decoded
+            _open(data).verify()
         with _open(data) as picture:
             check_size(path, *picture.size)
             has_more = picture.format != "MPO" and getattr(picture, "is_animated", False)
@@ -187,7 +181,7 @@ def _decode(path: Path) -> tuple[Image, bool, bool]:
     except InputError:
         raise
     except Exception as error:  # for damaged files, Pillow raises errors of many kinds
-        what = "the image is cut off" if "truncated" in str(error) else "not an image, or a damaged one"
+        what = "the image is cut off" if "truncated" in str(error).lower() else "not an image, or a damaged one"
         raise InputError(f"{path}: {what}") from error
     if pixels.shape[2] == 3:
         return pixels, False, has_more
@@ -212,22 +206,6 @@ def _pixels(picture: PIL.Image.Image) -> NDArray[np.uint8]:
         return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     mode = "RGBA" if picture.has_transparency_data else "RGB"
     return np.array(picture if picture.mode == mode else picture.convert(mode))
-
-
-def _sound_png(path: Path, data: bytes) -> bytes:
-    """Leave out damaged notes, for which Pillow would refuse a PNG; InputError if the picture itself is damaged."""
-    view, start = memoryview(data), len(_PNG_SIGNATURE)
-    kept: list[bytes | memoryview] = [_PNG_SIGNATURE]
-    while (end := start + 12 + int.from_bytes(view[start : start + 4], "big")) <= len(data):
-        kind = data[start + 4 : start + 8]
-        if zlib.crc32(view[start + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big"):
-            kept.append(view[start:end])
-        elif not kind[0] & _ANCILLARY:
-            raise InputError(f"{path}: the image is damaged: a checksum is wrong")
-        if kind == b"IEND":
-            return b"".join(kept)
-        start = end
-    raise InputError(f"{path}: the image is cut off")
 
 
 def composite_on_black(image: NDArray[np.uint8]) -> Image:

@@ -15,7 +15,7 @@ from tfcseg.errors import DataError, UsageError
 from tfcseg.files import read_json
 from tfcseg.media.frames import VideoInfo
 from tfcseg.media.images import natural_key
-from tfcseg.media.masks import Colours, Mask, MaskForm, look_up, read_header, read_values
+from tfcseg.media.masks import Colours, Mask, MaskForm, count_values, look_up, read_header, read_values
 from tfcseg.media.source import spread
 
 _UNLABELLED = 255  # label of pixels without a class
@@ -40,15 +40,11 @@ class ClassNames:
 
     def check(self, path: Path, mask: Mask, void: int | None) -> None:
         """Raise DataError for a value that is not a class."""
-        if not self.names:
-            return
-        is_foreign = np.ones(1 << (8 * mask.dtype.itemsize), np.uint8)
-        is_foreign[[value for value in (*self.names, void) if value is not None and value < len(is_foreign)]] = 0
-        found = look_up(is_foreign, mask)
-        if found.any():
+        foreign = set(np.flatnonzero(count_values(mask)).tolist()) - {*self.names, void}
+        if self.names and foreign:
             raise DataError(
-                f"mask {str(path)!r} has the value {mask[found > 0].min()}, which is none of the {len(self.names)} "
-                f"classes in {str(self.path)!r}"
+                f"mask {str(path)!r} has the value {min(foreign)}, which is none of the {len(self.names)} classes in "
+                f"{str(self.path)!r}"
             )
 
 
@@ -166,24 +162,19 @@ def read_classes(folder: Path, path: Path | None = None) -> ClassNames:
 def classes_of(content: Any, path: Path) -> ClassNames:
     """Names and colours of values from the ``content`` of a JSON file; DataError, which names ``path``, for others."""
     try:
-        entries = [_entry(entry) for entry in _listed(content)]
+        if isinstance(content, dict):  # of names and values, or of values and names
+            pairs = (pair if isinstance(pair[1], str) else pair[::-1] for pair in content.items())
+            content = [{"index": value, "name": name} for value, name in pairs]
+        entries = [_entry(entry) for entry in content]
     except (KeyError, TypeError, ValueError):
-        raise DataError(f"{path}: is not a list of classes; it should read {_EXAMPLE}") from None
+        entries = []
+    if not entries:
+        raise DataError(f"{path}: is not a list of classes; it should read {_EXAMPLE}")
     for index, count in Counter(index for index, *_ in entries).most_common(1):
         if count > 1:
             raise DataError(f"{path}: index {index} is given twice")
     names = {index: name for index, name, _ in entries}
     return ClassNames(names, {index: colour for index, _, colour in entries if colour is not None}, path)
-
-
-def _listed(content: Any) -> list[Any]:
-    """Entries of a list, or of an object of names and values, or of values and names."""
-    if isinstance(content, dict):
-        pairs = (pair if isinstance(pair[1], str) else pair[::-1] for pair in content.items())
-        return [{"index": int(value), "name": name} for value, name in pairs]
-    if not isinstance(content, list) or not content:
-        raise ValueError
-    return content
 
 
 def _entry(entry: Any) -> tuple[int, str, tuple[int, int, int] | None]:

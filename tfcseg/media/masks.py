@@ -139,25 +139,20 @@ def write_values(path: Path, mask: Mask, form: MaskForm) -> None:
 
 
 def _of_colours(path: Path, pixels: NDArray[np.uint8], colours: Colours) -> tuple[Mask, MaskForm]:
-    known = np.array(sorted((_packed(*colour), value) for colour, value in colours.items()), np.int64).reshape(-1, 2)
-    packed = _packed(*(pixels[..., channel].astype(np.int64) for channel in range(3)))
-    at = np.searchsorted(known[:, 0], packed).clip(max=max(0, len(known) - 1))
-    is_unknown = known[at, 0] != packed if len(known) else np.ones(packed.shape, np.bool_)
-    if is_unknown.any():
-        red, green, blue = pixels[is_unknown][0].tolist()
+    table = np.full(1 << 24, -1, np.int16)  # value of each colour
+    palette = np.zeros((256, 3), np.uint8)
+    for (red, green, blue), value in colours.items():
+        table[red << 16 | green << 8 | blue] = value
+        palette[value] = red, green, blue
+    red, green, blue = np.moveaxis(pixels.astype(np.int32), 2, 0)
+    values = table[red << 16 | green << 8 | blue]
+    if values.min() < 0:
+        foreign = tuple(pixels[values < 0][0].tolist())
         raise DataError(
-            f"mask {str(path)!r} has the colour ({red}, {green}, {blue}), which no class has; "
+            f"mask {str(path)!r} has the colour {foreign}, which no class has; "
             "--classes-json gives each class its colour"
         )
-    values: NDArray[np.uint8] = known[at, 1].astype(np.uint8)
-    palette = np.zeros((256, 3), np.uint8)
-    for colour, value in colours.items():
-        palette[value] = colour
-    return values, MaskForm("RGB", 8, palette.tobytes())
-
-
-def _packed(red: Any, green: Any, blue: Any) -> Any:
-    return red << 16 | green << 8 | blue
+    return values.astype(np.uint8), MaskForm("RGB", 8, palette.tobytes())
 
 
 _WRITERS = 2
@@ -178,7 +173,7 @@ class MaskWriter:
     ) -> None:
         make_folder(directory)
         self._path_of = partial(path_of, directory)
-        self._form = MaskForm("L", 8) if palette is None else MaskForm("P", 8, full_palette(palette))
+        self._form = _form_of(palette)
         self._pool = ThreadPoolExecutor(_WRITERS, thread_name_prefix="masks")
         self._pending: deque[Future[None]] = deque()
 
@@ -218,17 +213,16 @@ class MaskWriter:
                 raise
 
 
-def write_mask(path: Path, labels: Labels, palette: bytes | None) -> None:
+def write_mask(path: Path, labels: Labels, palette: NDArray[np.uint8] | None = None) -> None:
     """Write (H, W) ``labels`` as an 8-bit PNG, complete or not at all; OutputError on failure.
 
-    ``palette`` is 256 times RGB; without one the PNG is gray.
+    Without a ``palette`` (K, 3) the PNG is gray; 255 (no class) is black.
     """
-    write_values(path, labels, MaskForm("L", 8) if palette is None else MaskForm("P", 8, palette))
+    write_values(path, labels, _form_of(palette))
 
 
-def full_palette(palette: NDArray[np.uint8]) -> bytes:
-    """Extend a (K, 3) ``palette`` to 256 colours for `write_mask`; 255 (no class) is black."""
-    return palette.tobytes().ljust(256 * 3, b"\0")
+def _form_of(palette: NDArray[np.uint8] | None) -> MaskForm:
+    return MaskForm("L", 8) if palette is None else MaskForm("P", 8, palette.tobytes().ljust(256 * 3, b"\0"))
 
 
 def is_whole_mask(path: Path) -> bool:
@@ -263,7 +257,5 @@ def read_label_video(path: Path) -> Iterator[Labels]:
                 raise DataError(f"{path}: is {kind}; label maps are FFV1 of 8-bit gray")
             for frame in container.decode(stream):
                 yield np.ascontiguousarray(frame.to_ndarray())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
     except (OSError, av.FFmpegError) as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error

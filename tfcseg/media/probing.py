@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import av
 from av.container import InputContainer
@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from tfcseg.errors import InputError
-from tfcseg.media.ffmpeg import LOCAL_PROTOCOLS, NETWORK_PROTOCOLS, NETWORK_TIMEOUT_S, VIDEO_FORMATS, has_decoder
+from tfcseg.media.ffmpeg import LOCAL_PROTOCOLS, NETWORK_PROTOCOLS, NETWORK_TIMEOUT_S, VIDEO_FORMATS
 from tfcseg.media.frames import MAX_PIXELS, VideoInfo, check_size
 from tfcseg.media.source import Source
 
@@ -32,7 +32,7 @@ _SEQUENCE_BRANDS = {"avis", "hevc", "msf1"}
 _SEEKABLE_FORMATS = {"mov", "matroska"}
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-_MAX_PACKETS_TO_FIRST_FRAME = 300
+_MAX_PACKETS_TO_FIRST_FRAME = 1000
 _MOST_STRETCHED = 64
 _HD_LINES = 720  # rows from which players assume HD colours for untagged video
 _UNTAGGED = 2
@@ -60,10 +60,9 @@ class SourceStream:
     decoder: str | None  # decoder to request by name; None for ffmpeg's choice
     has_alpha: bool
     is_untagged_hd: bool
-    is_decodable: bool  # whether a frame near the beginning could be decoded
     is_timed: bool  # whether frames have times; raw streams only have a rate
     is_motion_jpeg: bool  # whether it is a mere sequence of JPEG pictures
-    rates: Rates
+    is_even: bool  # whether frames are evenly spaced
     times_s: Sequence[float]  # when each frame of a file is shown, in order; of a large file only the first ones
     last_duration_s: float  # how long the last of them is shown; 0 if unknown
     is_seekable: bool  # whether the container has an index with exact times
@@ -76,16 +75,17 @@ class SourceStream:
     audio_lead_s: float  # from ffmpeg's zero for audio to the start of the container; negative if audio starts later
 
 
-def probe_file(source: Source) -> SourceStream:
-    """Examine a video file; InputError describes a file that is not a video."""
+def probe_video(source: Source) -> SourceStream:
+    """Examine a video file, or one on a server; InputError describes what is not a video."""
+    if source.kind == "address":
+        return _probe_address(source)
     try:
         with source.path.open("rb") as file:
             head = file.read(4096)
             file.seek(0)
             return probe_readable(file, source, head, is_file=True)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"{source.name}: cannot be read: {reason}") from None
+        raise InputError(f"{source.name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def probe_readable(readable: Any, source: Source, head: bytes, *, is_file: bool = False) -> SourceStream:
@@ -105,8 +105,7 @@ def probe_readable(readable: Any, source: Source, head: bytes, *, is_file: bool 
         return _describe_container(container, source, is_file=is_file)
 
 
-def probe_address(source: Source) -> SourceStream:
-    """Examine a video on a server; no other server is contacted."""
+def _probe_address(source: Source) -> SourceStream:
     limits = {"protocol_whitelist": NETWORK_PROTOCOLS, "format_whitelist": _FORMATS}
     timeout = (NETWORK_TIMEOUT_S, NETWORK_TIMEOUT_S)
     try:
@@ -118,28 +117,24 @@ def probe_address(source: Source) -> SourceStream:
     except av.FFmpegError as error:
         raise InputError(f"{source.name}: cannot be read: {error.strerror}") from None
     with container:
-        stream = _describe_container(container, source, is_file=False)
-    # Not every server supports seeking; read and discard the beginning instead.
-    return replace(require_beginning(stream), is_seekable=False)
-
-
-def require_beginning(stream: SourceStream) -> SourceStream:
-    """Return ``stream``; InputError if it cannot be decoded from its first byte on, as streams require."""
-    if not stream.is_decodable:
-        hint = "an mp4 can be streamed only if its index comes first (+faststart)"
-        raise InputError(f"{stream.info.path}: no frame can be decoded from its beginning; {hint}")
-    return stream
+        return _describe_container(container, source, is_file=False)
 
 
 def _describe_container(container: InputContainer, source: Source, *, is_file: bool) -> SourceStream:
     _refuse_picture(container, source.name)
     stream = _first_video_stream(container, source.name)
     check_size(source.name, stream.width, stream.height)
-    packets = Packets(container, stream)
-    frame = _decode_first_frame(packets, stream)
-    # The times of a stream's frames would take its whole data.
-    times = packets.look_up_times(read_first_time_s(stream, frame)) if is_file else _NO_TIMES
-    return _describe_stream(container, stream, frame, times, source)
+    packets, beginning = itertools.tee(container.demux(stream))
+    frame = _decode_first_frame(beginning, stream)
+    del beginning  # or all packets would be kept for it
+    if frame is None:
+        hint = "" if is_file else "; an mp4 can be streamed only if its index comes first (+faststart)"
+        raise InputError(f"{source.name}: no frame could be decoded from its beginning{hint}")
+    if is_file:
+        times = _look_up_times(packets, container, stream, _first_time_s(stream, frame))
+        return _describe_stream(container, stream, frame, times, source)
+    # The times of all frames would take all data. Few servers can seek: the beginning is read and discarded instead.
+    return replace(_describe_stream(container, stream, frame, _NO_TIMES, source), is_seekable=False)
 
 
 def describe_content(head: bytes) -> str:
@@ -149,11 +144,8 @@ def describe_content(head: bytes) -> str:
             return meaning
     if head[4:8] in _MP4_ATOMS:
         return "an mp4 or mov file without its index (moov atom), as when a recording or a copy was cut off"
-    try:
-        text = head[: max(1, len(head) - 3)].decode()
-    except UnicodeDecodeError:
-        return "in no format that can be read"
-    return "text" if "\0" not in text else "in no format that can be read"
+    text = head.decode(errors="replace").removesuffix("\ufffd")  # the last letter may be cut
+    return "in no format that can be read" if "\ufffd" in text or "\0" in text else "text"
 
 
 def _refuse_picture(container: InputContainer, name: str) -> None:
@@ -177,6 +169,10 @@ def _first_video_stream(container: InputContainer, name: str) -> VideoStream:
     raise InputError(f"{name}: no video stream that can be decoded; found {others}")
 
 
+def _formats(container: InputContainer) -> set[str]:
+    return set(container.format.name.split(","))
+
+
 def _codec_name(stream: Stream) -> str | None:
     # PyAV types the context as always present, but it is missing for codecs without a decoder.
     context: Any = stream.codec_context
@@ -189,8 +185,8 @@ def _describe_other(stream: Stream) -> str:
     return f"{stream.type} ({_codec_name(stream) or 'unknown codec'})"
 
 
-def _decode_first_frame(packets: Packets, stream: VideoStream) -> VideoFrame | None:
-    """Return the first decodable frame, or None if the beginning is too damaged."""
+def _decode_first_frame(packets: Iterable[Packet[VideoStream]], stream: VideoStream) -> VideoFrame | None:
+    """Return the first decodable frame; None if there is none near the beginning."""
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     with suppress(av.FFmpegError):  # while reading
         for packet in itertools.islice(packets, _MAX_PACKETS_TO_FIRST_FRAME):
@@ -201,35 +197,43 @@ def _decode_first_frame(packets: Packets, stream: VideoStream) -> VideoFrame | N
 
 
 def _describe_stream(
-    container: InputContainer, stream: VideoStream, frame: VideoFrame | None, times: _Times, source: Source
+    container: InputContainer, stream: VideoStream, frame: VideoFrame, times: _Times, source: Source
 ) -> SourceStream:
     times_s, last_duration_s = times
-    formats = set(container.format.name.split(","))
-    rotation = frame.rotation % 360 if frame is not None else 0
-    size_wh = (frame.width, frame.height) if frame is not None else (stream.width, stream.height)
-    width, height = reversed(size_wh) if rotation % 180 == 90 else size_wh
+    formats = _formats(container)
+    rotation = frame.rotation % 360
+    is_turned = rotation % 180 == 90
+    width, height = (frame.height, frame.width) if is_turned else (frame.width, frame.height)
     is_timed = not formats & RAW_FORMATS
     average = stream.average_rate if is_timed else stream.guessed_rate
-    rates = choose_rates(times_s, average, (stream.guessed_rate, stream.base_rate))
-    duration_s, is_length_known = read_duration(container, stream) if is_timed else (None, False)
+    rate, is_even, places = choose_rate(times_s, average, (stream.guessed_rate, stream.base_rate))
+    duration_s, is_length_known = _read_duration(container, stream) if is_timed else (None, False)
+    declared = None if duration_s is None else round(duration_s * rate)
+    if not is_even:
+        declared = places if declared is None else declared
+    elif stream.frames:  # an edit list can hide frames that are counted
+        declared = min(stream.frames, declared) if declared and is_length_known else stream.frames
     keeps_times = not container.format.flags & TIME_JUMPS_FLAG
     container_start_s = (container.start_time or 0) / av.time_base
     has_times = is_timed and not formats & GUESSED_TIMES_FORMATS
-    first_s = max(container_start_s, read_first_time_s(stream, frame)) if has_times else container_start_s
-    zero_s = first_s if keeps_times else first_s - read_start_s(stream, first_s)
+    first_s = max(container_start_s, _first_time_s(stream, frame)) if has_times else container_start_s
+    zero_s = first_s if keeps_times else first_s - _start_s(stream, first_s)
     has_alpha, decoder = _find_alpha(stream, frame)
+    aspect = stream.sample_aspect_ratio
+    if not aspect or not Fraction(1, _MOST_STRETCHED) <= aspect <= _MOST_STRETCHED:  # missing or implausible
+        aspect = Fraction(1)
     # The track that players choose: the default, else the first.
     audio = max(container.streams.audio, key=lambda each: bool(each.disposition & Disposition.default), default=None)
     info = VideoInfo(
         source=source,
         width=width,
         height=height,
-        frame_rate=rates.rate,
+        frame_rate=rate,
         duration_s=duration_s,
-        frames_declared=count_frames(stream, duration_s, rates, is_length_known=is_length_known),
+        frames_declared=declared,
         rotation=rotation,
         audio=None if audio is None else _codec_name(audio) or "unknown",
-        pixel_aspect=_pixel_aspect(stream, rotation),
+        pixel_aspect=1 / aspect if is_turned else aspect,
         warnings=tuple(_stream_warnings(stream, frame)),
     )
     return SourceStream(
@@ -237,14 +241,10 @@ def _describe_stream(
         index=stream.index,
         decoder=decoder,
         has_alpha=has_alpha,
-        is_untagged_hd=frame is not None
-        and not frame.format.is_rgb
-        and frame.colorspace == _UNTAGGED
-        and frame.height >= _HD_LINES,
-        is_decodable=frame is not None,
+        is_untagged_hd=not frame.format.is_rgb and frame.colorspace == _UNTAGGED and frame.height >= _HD_LINES,
         is_timed=is_timed,
         is_motion_jpeg="mjpeg" in formats,
-        rates=rates,
+        is_even=is_even,
         times_s=times_s,
         last_duration_s=last_duration_s,
         is_seekable=bool(formats & _SEEKABLE_FORMATS),
@@ -253,37 +253,26 @@ def _describe_stream(
         decoder_zero_s=zero_s if has_times else None,
         is_length_known=is_length_known and keeps_times,
         audio_index=None if audio is None else audio.index,
-        audio_lead_s=0.0
-        if audio is None or keeps_times
-        else container_start_s - read_start_s(audio, container_start_s),
+        audio_lead_s=0.0 if audio is None or keeps_times else container_start_s - _start_s(audio, container_start_s),
     )
 
 
-def _pixel_aspect(stream: VideoStream, rotation: int) -> Fraction:
-    """Width of a pixel over its height, in upright frames; 1 if it is missing or implausible."""
-    ratio = stream.sample_aspect_ratio
-    if not ratio or not Fraction(1, _MOST_STRETCHED) <= ratio <= _MOST_STRETCHED:
-        return Fraction(1)
-    return 1 / ratio if rotation % 180 == 90 else ratio
-
-
-def _find_alpha(stream: VideoStream, frame: VideoFrame | None) -> tuple[bool, str | None]:
+def _find_alpha(stream: VideoStream, frame: VideoFrame) -> tuple[bool, str | None]:
     """Whether frames have an alpha channel, and the decoder to request for it."""
     if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 store alpha separately
         decoder = _ALPHA_DECODERS.get(_codec_name(stream) or "")
-        return (True, decoder) if decoder is not None and has_decoder(decoder) else (False, None)
-    pixel_format = frame.format if frame is not None else stream.codec_context.format
-    return pixel_format is not None and any(part.is_alpha for part in pixel_format.components), None
+        return decoder is not None, decoder
+    return any(part.is_alpha for part in frame.format.components), None
 
 
-def _stream_warnings(stream: VideoStream, frame: VideoFrame | None) -> list[str]:
+def _stream_warnings(stream: VideoStream, frame: VideoFrame) -> list[str]:
     warnings = []
     transfer = _HDR_TRANSFERS.get(int(stream.codec_context.color_trc or 0))
     if transfer is not None:
         warnings.append(
             f"the video is HDR ({transfer}): it was reduced to 8 bits without tone mapping, so colours look flat"
         )
-    if frame is not None and frame.interlaced_frame:
+    if frame.interlaced_frame:
         warnings.append("the video is interlaced: its fields were not separated, so moving edges look combed")
     return warnings
 
@@ -293,10 +282,9 @@ _USUAL_RATES = tuple(map(Fraction, (24, 25, 30, 48, 50, 60, 100, 120, 240)))
 _USUAL_RATES += tuple(rate * _NTSC for rate in _USUAL_RATES)
 _DEFAULT_RATE = Fraction(25)
 _MIN_RATE, _MAX_RATE = Fraction(1, 100_000), Fraction(1000)
-_FINER_RATES = tuple(
-    Fraction(rate)
-    for rate in (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 144, 200, 240)
-)
+_FINER_RATES = [
+    *map(Fraction, (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 144, 200, 240))
+]
 """Rates for videos with uneven frames and no stated rate; the last one is the limit."""
 _LARGEST_TERM = 1_000_000  # ffmpeg rounds rates with larger numbers
 _LONGEST_VIDEO_S = 1e8  # three years
@@ -320,6 +308,7 @@ class Pace:
         """What is added to times: they restarted, or jumped too far."""
         self._last_s = -math.inf
         self._next: int | None = None
+        self.dropped = 0
         self.jumps = 0
         """How often times restarted, or jumped too far to be plausible."""
 
@@ -336,6 +325,7 @@ class Pace:
                 self.jumps += 1
             elif late_s > max(_LATEST_S, 2 / self._rate):
                 self._last_s = time_s
+                self.dropped += 1
                 return None
             place = self._next
         if self._longest_gap is not None and place - self._next > self._longest_gap:
@@ -366,12 +356,12 @@ def lossless_rate(times_s: Sequence[float], even: Fraction, nominal: tuple[Fract
     It is ``even``, the rate of evenly spaced frames, if possible; else a rate stated by the container, or the lowest
     usual rate. The rate is limited, so frames very close together may be late or dropped.
     """
-    named = sorted({rate for rate in nominal if rate is not None and even < rate <= _FINER_RATES[-1]})
-    finer = [rate for rate in _FINER_RATES if rate > even]
-    for rate in (even, *named, *finer):
+    finer = sorted({rate for rate in nominal if rate is not None and even < rate <= _FINER_RATES[-1]})
+    finer += [rate for rate in _FINER_RATES if rate > even]
+    for rate in (even, *finer):
         if _has_place_for_all(times_s, rate, max(_ROUNDING_S, min(1 / float(rate), _SEEN_SHIFT_S))):
             return rate
-    for rate in (*named, *finer):
+    for rate in finer:
         if _has_place_for_all(times_s, rate, _LATEST_S):
             return rate
     return max(even, _FINER_RATES[-1])
@@ -379,28 +369,25 @@ def lossless_rate(times_s: Sequence[float], even: Fraction, nominal: tuple[Fract
 
 def _has_place_for_all(times_s: Sequence[float], rate: Fraction, most_shifted_s: float) -> bool:
     pace = Pace(rate)
-    for time_s in times_s:
-        place = pace.place(time_s)
-        if place is None or abs(place / float(rate) - time_s) > most_shifted_s:
-            return False
-    return True
+    placed = ((time_s, pace.place(time_s)) for time_s in times_s)
+    return all(place is not None and abs(place / float(rate) - time_s) <= most_shifted_s for time_s, place in placed)
 
 
-def read_start_s(stream: Stream, otherwise: float) -> float:
+def _start_s(stream: Stream, otherwise: float) -> float:
     """Start of the stream from its header; ``otherwise`` if it is not stated."""
     if stream.start_time is None or stream.time_base is None:
         return otherwise
     return float(stream.start_time * stream.time_base)
 
 
-def read_first_time_s(stream: VideoStream, frame: VideoFrame | None) -> float:
-    """Time of ``frame``, the first decodable one; the stream's start if there is none."""
-    if frame is not None and frame.pts is not None and frame.time_base is not None:
+def _first_time_s(stream: VideoStream, frame: VideoFrame) -> float:
+    """Time of ``frame``, the first decodable one; the stream's start if it has none."""
+    if frame.pts is not None and frame.time_base is not None:
         return float(frame.pts * frame.time_base)
-    return read_start_s(stream, 0.0)
+    return _start_s(stream, 0.0)
 
 
-def read_duration(container: InputContainer, stream: VideoStream) -> tuple[float | None, bool]:
+def _read_duration(container: InputContainer, stream: VideoStream) -> tuple[float | None, bool]:
     """Duration, unless it is implausible as in a damaged header, and whether it is this stream's own."""
     if stream.duration is not None and stream.time_base is not None:
         own_s = float(stream.duration * stream.time_base)
@@ -427,94 +414,58 @@ _Times: TypeAlias = tuple[Sequence[float], float]  # of frames, and how long the
 _NO_TIMES: _Times = ((), 0.0)
 
 
-class Packets:
-    """Iterates over packets of a stream and collects the times of their pictures."""
+def _look_up_times(
+    packets: Iterable[Packet[VideoStream]], container: InputContainer, stream: VideoStream, first_s: float
+) -> _Times:
+    """Times from packets, up to a limit; they count from ``first_s``, the time of the first decodable frame.
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self._container, self._stream = container, stream
-        self._packets = container.demux(stream)
-        self._is_vp8 = _codec_name(stream) == "vp8"
-        self._bytes = 0
-        self._shown: list[tuple[Fraction, Fraction]] = []
-        self._last_dts = -(2**63)
-        self._is_timed = True
-        """Whether every picture has a time, and times increase from the first to the last."""
-
-    def __iter__(self) -> Packets:
-        return self
-
-    def __next__(self) -> Packet[VideoStream]:
-        packet = next(self._packets)
-        self._bytes += packet.size
-        # A VP8 frame without this bit is never shown, but only a reference for others.
-        is_hidden = self._is_vp8 and not bytes(memoryview(packet)[:1] or b"\x10")[0] & 0x10
-        if packet.size and not packet.is_discard and not is_hidden:
-            begins_anew = packet.dts is not None and packet.dts < self._last_dts
-            self._last_dts = self._last_dts if packet.dts is None else packet.dts
-            if packet.pts is None or begins_anew:
-                self._is_timed = False
-            else:
-                self._shown.append((packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base))
-        return packet
-
-    def look_up_times(self, first_s: float) -> _Times:
-        """Read further packets, up to a limit; times count from ``first_s``, the time of the first decodable frame.
-
-        There are none if frames have no times, or if times restart.
-        """
-        formats = set(self._container.format.name.split(","))
-        if formats & (RAW_FORMATS | GUESSED_TIMES_FORMATS):
-            return _NO_TIMES
-        is_whole = False
-        with suppress(av.FFmpegError):
-            for _ in self:
-                if len(self._shown) >= _MOST_TIMES or self._bytes >= _MOST_BYTES:
-                    break
-            else:
-                is_whole = True
-        shown = sorted(entry for entry in self._shown if entry[0] > first_s - _EARLIER_S)
-        may_jump = self._container.format.flags & TIME_JUMPS_FLAG
-        steps = (after[0] - before[0] for before, after in itertools.pairwise(shown))
-        if not self._is_timed or not shown or (may_jump and max(steps, default=0) > _LONGEST_STEP_S):
-            return _NO_TIMES
-        times_s = [float(time_s - shown[0][0]) for time_s, _ in shown]
-        return times_s, self._last_duration_s(times_s[-1], float(shown[-1][1])) if is_whole else 0.0
-
-    def _last_duration_s(self, last_s: float, own_s: float) -> float:
-        """How long players show the frame at ``last_s``; some formats state durations from decoding time."""
-        stream = self._stream
-        if stream.frames == len(self._shown) and stream.duration is not None and stream.time_base is not None:
-            return float(stream.duration * stream.time_base) - last_s
-        return 0.0 if stream.frames else own_s
+    There are none if frames have no times, or if times restart.
+    """
+    if _formats(container) & (RAW_FORMATS | GUESSED_TIMES_FORMATS):
+        return _NO_TIMES
+    is_vp8 = _codec_name(stream) == "vp8"
+    shown: list[tuple[Fraction, Fraction]] = []  # time and duration
+    size, last_dts, is_whole = 0, -(2**63), False
+    with suppress(av.FFmpegError):
+        for packet in packets:
+            size += packet.size
+            # A VP8 frame without this bit is never shown, but only a reference for others.
+            is_hidden = is_vp8 and not bytes(memoryview(packet)[:1] or b"\x10")[0] & 0x10
+            if packet.size and not packet.is_discard and not is_hidden:
+                if packet.pts is None or (packet.dts is not None and packet.dts < last_dts):
+                    return _NO_TIMES
+                last_dts = last_dts if packet.dts is None else packet.dts
+                shown.append((packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base))
+            if len(shown) >= _MOST_TIMES or size >= _MOST_BYTES:
+                break
+        else:
+            is_whole = True
+    count = len(shown)
+    shown = sorted(entry for entry in shown if entry[0] > first_s - _EARLIER_S)
+    may_jump = container.format.flags & TIME_JUMPS_FLAG
+    steps = (after[0] - before[0] for before, after in itertools.pairwise(shown))
+    if not shown or (may_jump and max(steps, default=0) > _LONGEST_STEP_S):
+        return _NO_TIMES
+    times_s = [float(time_s - shown[0][0]) for time_s, _ in shown]
+    last_duration_s = 0.0 if stream.frames or not is_whole else float(shown[-1][1])
+    # How long players show the last one; some formats state durations from decoding time.
+    if is_whole and stream.frames == count and stream.duration is not None and stream.time_base is not None:
+        last_duration_s = float(stream.duration * stream.time_base) - times_s[-1]
+    return times_s, last_duration_s
 
 
-class Rates(NamedTuple):
-    """The rate at which a stream is decoded."""
+def choose_rate(
+    times_s: Sequence[float], average: Fraction | None, nominal: tuple[Fraction | None, ...]
+) -> tuple[Fraction, bool, int | None]:
+    """Choose a rate by the times of the first frames (there may be none), the ``average`` and the ``nominal`` rates.
 
-    rate: Fraction
-    is_even: bool
-    places: int | None = None
-    """Number of frames at ``rate`` that show all examined frames; None if none were examined."""
-
-
-def choose_rates(times_s: Sequence[float], average: Fraction | None, nominal: tuple[Fraction | None, ...]) -> Rates:
-    """Choose a rate by the times of the first frames (there may be none), the ``average`` and the ``nominal`` rates."""
-    rate = constant_rate(average, nominal)
+    Returns it, whether frames are evenly spaced, and how many frames at this rate show all of ``times_s``.
+    """
+    even = constant_rate(average, nominal)
     if not times_s or not times_s[-1]:
-        return Rates(rate, rate in nominal)
-    chosen = lossless_rate(times_s, rate, nominal)
-    pace = Pace(chosen)
+        return even, even in nominal, None
+    rate = lossless_rate(times_s, even, nominal)
+    pace = Pace(rate)
     places = 1 + max(pace.place(time_s) or 0 for time_s in times_s)
     # Truncated files lack frames that others refer to.
-    return Rates(chosen, places == len(times_s) or chosen == rate in nominal, places)
-
-
-def count_frames(stream: VideoStream, duration_s: float | None, rates: Rates, *, is_length_known: bool) -> int | None:
-    """Number of output frames, by the container's count or duration; None if it states neither."""
-    by_duration = None if duration_s is None else round(duration_s * rates.rate)
-    if not rates.is_even:
-        return rates.places if by_duration is None else by_duration
-    if not stream.frames:
-        return by_duration
-    # An edit list can hide frames that are counted.
-    return min(stream.frames, by_duration) if by_duration and is_length_known else stream.frames
+    return rate, places == len(times_s) or rate == even in nominal, places

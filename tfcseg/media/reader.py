@@ -1,19 +1,19 @@
 """Read frames of a video file, a stream or a folder of images.
 
-ffmpeg decodes to upright, 8-bit RGB; frames are converted to a constant rate here. Its pictures are in PPM format or,
-with alpha, PAM, which state their sizes, so files with a wrong size in the header are read correctly.
+ffmpeg decodes to upright, 8-bit RGB; frames are converted to a constant rate here.
 """
 
 from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 import math
 import os
 import re
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
+from io import BufferedReader
 from typing import BinaryIO
 
 import numpy as np
@@ -22,7 +22,7 @@ from tfcseg.errors import InputError, LostConnection
 from tfcseg.media.ffmpeg import FfmpegProcess, input_arguments
 from tfcseg.media.frames import MAX_PIXELS, Frame, FrameRange, FrameSource, Image, VideoInfo, select_frames
 from tfcseg.media.images import DEFAULT_FRAME_RATE, composite_on_black, open_images, probe_images
-from tfcseg.media.probing import Pace, SourceStream, probe_address, probe_file
+from tfcseg.media.probing import Pace, SourceStream, probe_video
 from tfcseg.media.source import Given, Source
 from tfcseg.media.streams import StreamFeed, probe_stream
 from tfcseg.spelling import count_of
@@ -39,6 +39,7 @@ _MOST_REPEATED = 500_000
 _LEFT_MARGIN = 3  # frames decoded before the first one of a range, since times are rounded
 _TIME = re.compile(rb"frame:\d+ +pts:(-?\d+)")
 _OPAQUE = 255
+_ALPHA = "the video has an alpha channel: it was composited on black"
 _ROUNDING_S = 0.001
 
 
@@ -49,7 +50,7 @@ def probe(source: Given, *, allow_network: bool = False) -> VideoInfo:
     if not source.is_readable_again:
         raise InputError(f"{source.name}: a stream can be read only once; open it instead of probing it")
     stream = _probe_again(source)
-    return probe_images(source) if stream is None else stream.info
+    return probe_images(source)[0] if stream is None else stream.info
 
 
 def open_frames(
@@ -70,11 +71,12 @@ def open_frames(
     source = Source.of(source, allow_network=allow_network)
     source.check()
     if not source.is_readable_again:
-        with contextlib.ExitStack() as on_failure:
-            feed = on_failure.enter_context(contextlib.closing(StreamFeed(source)))
-            frames = _open_stream(probe_stream(feed), feed, start_s, end_s)
-            on_failure.pop_all()
-        return frames
+        feed = StreamFeed(source)
+        try:
+            return _open_stream(probe_stream(feed), feed, start_s, end_s)
+        except BaseException:
+            feed.close()
+            raise
     stream = _probe_again(source)
     if stream is None:
         return open_images(source, frame_rate=frame_rate, start_s=start_s, end_s=end_s)
@@ -98,12 +100,10 @@ def read_frames(
 
 def _probe_again(source: Source) -> SourceStream | None:
     """Examine a source that can be read again; None for images, which are recognised by their names."""
-    if source.kind == "address":
-        return probe_address(source)
     if source.kind == "folder":
         return None
     try:
-        return probe_file(source)
+        return probe_video(source)
     except InputError:
         if source.is_images and source.path.is_file():
             return None
@@ -133,9 +133,9 @@ def _decode(
     """Yield frames from an ffmpeg process, which is added to ``running`` and ends with this generator."""
     times_end, decoder_end = os.pipe()
     with contextlib.ExitStack() as stack:
-        pictures = _Pictures(stream, stack.enter_context(os.fdopen(times_end, "rb")))
+        times = stack.enter_context(os.fdopen(times_end, "rb"))
         try:
-            arguments = _decode_arguments(stream, wanted, decoder_end, is_piped=feed is not None)
+            arguments = _decode_arguments(stream, wanted, decoder_end)
             # ffmpeg must end before the feed, which may be waiting for it.
             stack.enter_context(contextlib.nullcontext() if feed is None else contextlib.closing(feed))
             process = stack.enter_context(
@@ -146,65 +146,50 @@ def _decode(
         running.append(process)
         if feed is not None:
             feed.start(process)
-        count, counted = 0, _Counts()
-        for position, image, is_held in _at_constant_rate(pictures.read(process.output), stream, wanted, counted):
-            time_s = stream.first_time_s + float(position / stream.info.frame_rate)
+        pace = Pace(stream.info.frame_rate, _longest_gap(stream.info))
+        pictures = _read_pictures(process.output, times, stream, warnings)
+        most = None if wanted.stop is None else wanted.stop - wanted.start
+        count = repeated = 0
+        for image, is_held in itertools.islice(_at_constant_rate(pictures, stream, wanted.start, pace), most):
+            time_s = stream.first_time_s + float((wanted.start + count) / stream.info.frame_rate)
             yield Frame(count, time_s, image, is_held)
-            count += 1
+            count, repeated = count + 1, repeated + is_held
         words = ""
-        if counted.has_ended:
+        has_ended = most is None or count < most
+        if has_ended:
             status, words = process.wait(), process.last_words()
             _check_end(stream, wanted, count, status, words)
-        if feed is not None and feed.source.is_live:
-            if counted.has_ended and not feed.is_hung_up:
-                raise LostConnection(f"{stream.info.path}: the stream ended after {count} frames: {feed.why_ended()}")
-            return
-        warnings.extend(_end_warnings(stream, wanted, count, counted, words))
-        if pictures.had_alpha:
-            warnings.append("the video has an alpha channel: it was composited on black")
-
-
-@dataclass(slots=True)
-class _Counts:
-    repeated: int = 0
-    dropped: int = 0
-    jumps: int = 0  # jumps in time
-    has_ended: bool = False  # whether the source has ended, and not only the requested range
+        if feed is None or not feed.source.is_live:
+            warnings.extend(_end_warnings(stream, wanted, count, pace, repeated=repeated, words=words))
+        elif has_ended and not feed.is_hung_up:
+            raise LostConnection(f"{stream.info.path}: the stream ended after {count} frames: {feed.why_ended()}")
 
 
 def _at_constant_rate(
-    pictures: Iterable[tuple[float | None, Image]], stream: SourceStream, wanted: FrameRange, counted: _Counts
-) -> Iterator[tuple[int, Image, bool]]:
-    """Yield position at the constant rate, image, and whether it repeats the frame before, for ``wanted`` frames."""
-    pace = Pace(stream.info.frame_rate, _longest_gap(stream.info))
-    stop = math.inf if wanted.stop is None else wanted.stop
-    position, is_shown = wanted.start, False
+    pictures: Iterable[tuple[float | None, Image]], stream: SourceStream, start: int, pace: Pace
+) -> Iterator[tuple[Image, bool]]:
+    """Yield the image at each position of the constant rate from ``start`` on, and whether it repeats the last one."""
+    position, is_shown = start, False
     last: Image | None = None
     last_s: float | None = None
     for number, (time_s, image) in enumerate(pictures):
         place = number if time_s is None else pace.place(time_s)
-        counted.jumps = pace.jumps
         if place is None:
-            counted.dropped += 1
             continue
         held = image if last is None else last
-        while position < min(place, stop):
-            yield position, held, is_shown
-            counted.repeated += is_shown
+        while position < place:
+            yield held, is_shown
             position, is_shown = position + 1, True
         last, last_s, is_shown = image, time_s, False
-        if position >= stop:
-            return
         if place == position:
-            yield position, image, False
+            yield image, False
             position, is_shown = position + 1, True
-    counted.has_ended = True
     if last is None or last_s is None or not stream.times_s or last_s < stream.times_s[-1] - _ROUNDING_S:
         return
-    while position < min(stop, round((last_s + pace.shift_s + stream.last_duration_s) * stream.info.frame_rate)):
-        yield position, last, is_shown
-        counted.repeated += is_shown
-        position, is_shown = position + 1, True
+    end_s = last_s + pace.shift_s + stream.last_duration_s
+    for _ in range(position, round(end_s * stream.info.frame_rate)):
+        yield last, is_shown
+        is_shown = True
 
 
 def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int, words: str) -> None:
@@ -221,38 +206,33 @@ def _check_end(stream: SourceStream, wanted: FrameRange, count: int, status: int
     raise InputError(f"{name}: no frame could be decoded{reason}{hint}")
 
 
-def _end_warnings(stream: SourceStream, wanted: FrameRange, count: int, counted: _Counts, words: str) -> list[str]:
+def _end_warnings(
+    stream: SourceStream, wanted: FrameRange, count: int, pace: Pace, *, repeated: int, words: str
+) -> list[str]:
     info = stream.info
     warnings = []
     in_brackets = f" ({words})" if words else ""
-    if words and stream.rates.is_even and counted.repeated:
-        warnings.append(f"the video is damaged: {counted.repeated} frames repeated in place of lost ones{in_brackets}")
-    elif counted.repeated or counted.dropped:
+    if words and stream.is_even and repeated:
+        warnings.append(f"the video is damaged: {repeated} frames repeated in place of lost ones{in_brackets}")
+    elif repeated or pace.dropped:
         warnings.append(
             f"the video has a variable frame rate: decoded at a constant {float(info.frame_rate):.5g} frames per "
-            f"second, {counted.repeated} frames repeated and {counted.dropped} dropped"
+            f"second, {repeated} frames repeated and {pace.dropped} dropped"
         )
-    if counted.jumps:
-        places = count_of(counted.jumps, "place")
+    if pace.jumps:
+        places = count_of(pace.jumps, "place")
         warnings.append(f"the times of the video jump in {places}: its frames continue without a pause there")
-    missing = _missing_frames(stream, wanted, count) if counted.has_ended and not counted.jumps else 0
-    if missing and (stream.is_length_known or words):
-        warnings.append(
-            f"decoded {count} of about {count + missing} frames: the file is cut off or damaged{in_brackets}"
-        )
+    declared = info.frames_declared or 0
+    expected = (declared if wanted.stop is None else min(declared, wanted.stop)) - wanted.start
+    is_short = expected - count > max(1, expected // 100)  # less may be rounding
+    if is_short and not pace.jumps and (stream.is_length_known or words):
+        warnings.append(f"decoded {count} of about {expected} frames: the file is cut off or damaged{in_brackets}")
     if words and not any(words in warning for warning in warnings):
         warnings.append(f"the video is damaged, pictures or parts of them may be missing{in_brackets}")
     return warnings
 
 
-def _missing_frames(stream: SourceStream, wanted: FrameRange, count: int) -> int:
-    """Number of frames that the container claims and that are missing; 0 if this may be rounding."""
-    declared = stream.info.frames_declared or 0
-    expected = max(0, (declared if wanted.stop is None else min(declared, wanted.stop)) - wanted.start)
-    return expected - count if expected - count > max(1, expected // 100) else 0
-
-
-def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, is_piped: bool) -> list[str]:
+def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int) -> list[str]:
     """Arguments for ffmpeg to return pictures, and their times through the file descriptor ``times``."""
     info = stream.info
     lead_s = float(wanted.start / info.frame_rate)
@@ -262,23 +242,21 @@ def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int, *, i
     options += ["-thread_type", "slice"] if info.source.is_live else []  # frame threads delay a frame per thread
     options += ["-copyts"] if stream.keeps_times else []
     options += [] if stream.is_timed else ["-r", str(info.frame_rate)]
-    if stream.is_seekable and not is_piped and lead_s > _LONGEST_DECODED_LEAD_S:
+    if stream.is_seekable and lead_s > _LONGEST_DECODED_LEAD_S:
         options += ["-noaccurate_seek", "-ss", f"{stream.first_time_s + lead_s - _SEEK_MARGIN_S:.6f}"]
     filters = ["settb=AVTB", *_skip(stream, lead_s)]
     filters += ["metadata=mode=add:key=k:value=v", rf"metadata=mode=print:direct=1:file='pipe\:{times}'"]
     filters += ["setpts=N"]  # write all pictures, whatever their times
     filters += ["setparams=colorspace=bt709"] if stream.is_untagged_hd else []
     planar, packed = ("gbrap", "rgba") if stream.has_alpha else ("gbrp", "rgb24")
-    size = f"{info.width}:{info.height}"  # of the first picture, if that is known; others are fitted into it
-    fit, pad = (
-        (f"{size}:force_original_aspect_ratio=decrease:", [f"pad={size}:-1:-1"]) if stream.is_decodable else ("", [])
-    )
-    filters += [f"scale={fit}{_EXACT_RGB}", f"format={planar}", *pad]
+    size = f"{info.width}:{info.height}"  # of the first picture; others are fitted into it
+    filters += [f"scale={size}:force_original_aspect_ratio=decrease:{_EXACT_RGB}", f"format={planar}"]
+    filters += [f"pad={size}:-1:-1"]
     return [
-        *input_arguments(None if is_piped else info.source, options),
+        *input_arguments(info.source, options),
         *("-map", f"0:{stream.index}", "-vf", ",".join([*filters, "scale", f"format={packed}"])),
         *(("-flush_packets", "1") if info.source.is_live else ()),
-        *("-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "pam" if stream.has_alpha else "ppm", "pipe:1"),
+        *("-fps_mode", "passthrough", "-f", "rawvideo", "pipe:1"),
     ]
 
 
@@ -299,52 +277,27 @@ def _longest_gap(info: VideoInfo) -> int:
     return max(1, min(_MOST_REPEATED, int(longest_s * info.frame_rate)))
 
 
-class _Pictures:
-    def __init__(self, stream: SourceStream, times: BinaryIO) -> None:
-        self._stream, self._times = stream, times
-        self._zero_s = stream.decoder_zero_s
-        self.had_alpha = False  # whether any pixel was not opaque
-
-    def read(self, pipe: BinaryIO) -> Iterator[tuple[float | None, Image]]:
-        """Yield seconds after frame 0 (None if there are no times), and (H, W, 3) RGB in its own memory."""
-        while (picture := _read_picture(pipe)) is not None:
-            time_s = self._next_time()
-            if self._zero_s is None:
-                self._zero_s = time_s
-            if time_s is not None:
-                time_s -= self._zero_s or 0.0
-            if picture.shape[2] == 4:
-                is_opaque = picture[..., 3].min() == _OPAQUE
-                self.had_alpha |= not is_opaque
-                picture = np.ascontiguousarray(picture[..., :3]) if is_opaque else composite_on_black(picture)
-            yield (time_s if self._stream.is_timed else None), picture
-
-    def _next_time(self) -> float | None:
-        for line in self._times:
-            if (found := _TIME.match(line)) is not None:
-                return int(found[1]) / 1e6
-            if line.startswith(b"frame:"):  # there is no alpha
-                return None
-        return None
+def _read_pictures(
+    pipe: BufferedReader, times: BinaryIO, stream: SourceStream, warnings: list[str]
+) -> Iterator[tuple[float | None, Image]]:
+    """Yield seconds after frame 0 (None if there are no times), and (H, W, 3) RGB in its own memory."""
+    zero_s = stream.decoder_zero_s
+    shape = (stream.info.height, stream.info.width, 4 if stream.has_alpha else 3)
+    while pipe.readinto((picture := np.empty(shape, np.uint8)).data) == picture.nbytes:
+        time_s = _read_time(times)
+        zero_s = time_s if zero_s is None else zero_s
+        if stream.has_alpha:
+            is_opaque = picture[..., 3].min() == _OPAQUE
+            if not is_opaque and _ALPHA not in warnings:
+                warnings.append(_ALPHA)
+            picture = np.ascontiguousarray(picture[..., :3]) if is_opaque else composite_on_black(picture)
+        yield (None if time_s is None or not stream.is_timed else time_s - (zero_s or 0.0)), picture
 
 
-def _read_picture(pipe: BinaryIO) -> Image | None:
-    """Read the next PPM or PAM picture, (H, W, 3) RGB or (H, W, 4) RGBA; None at the end or if it is cut off."""
-    kind = pipe.readline()
-    if kind == b"P6\n":
-        width, height = (int(number) for number in pipe.readline().split())
-        pipe.readline()  # the largest value, 255
-        shape = (height, width, 3)
-    elif kind == b"P7\n":
-        header = dict(line.split(None, 1) for line in iter(pipe.readline, b"ENDHDR\n"))
-        shape = (int(header[b"HEIGHT"]), int(header[b"WIDTH"]), int(header[b"DEPTH"]))
-    else:
-        return None
-    image = np.empty(shape, np.uint8)
-    unread = image.data.cast("B")
-    while unread:
-        size = pipe.readinto(unread)  # type: ignore[attr-defined]
-        if not size:
+def _read_time(times: BinaryIO) -> float | None:
+    for line in times:
+        if (found := _TIME.match(line)) is not None:
+            return int(found[1]) / 1e6
+        if line.startswith(b"frame:"):
             return None
-        unread = unread[size:]
-    return image
+    return None

@@ -96,9 +96,10 @@ class Source:
         if self.camera is not None:
             return f"camera{self.camera}"
         if self.kind == "address":
-            host, _, path = re.split(r"[?#]", self.given.partition("://")[2])[0].partition("/")
-            return Path(path).stem or re.sub(r"\W+", "_", host.rpartition("@")[2]).strip("_") or "stream"
-        return self.absolute.name if self.kind == "folder" else self.absolute.stem
+            host, _, place = re.split(r"[?#]", self.given.partition("://")[2])[0].partition("/")
+            return Path(place).stem or re.sub(r"\W+", "_", host.rpartition("@")[2]).strip("_") or "stream"
+        path = absolute(self.given)
+        return path.name if self.kind == "folder" else path.stem
 
     @property
     def path(self) -> Path:
@@ -106,14 +107,9 @@ class Source:
         return Path(self.given)
 
     @property
-    def absolute(self) -> Path:
-        """Absolute path without ``..``; links are not followed."""
-        return absolute(self.given)
-
-    @property
     def key(self) -> str:
         """Text that is the same for every way to write a path."""
-        return self.given if self.kind in ("address", "camera") or self.given == "-" else str(self.absolute)
+        return self.given if self.kind in ("address", "camera") or self.given == "-" else str(absolute(self.given))
 
     @property
     def scheme(self) -> str:

@@ -20,7 +20,7 @@ from tfcseg.errors import InputError, LostConnection
 from tfcseg.files import errors_as
 from tfcseg.media.ffmpeg import VIDEO_FORMATS, FfmpegProcess
 from tfcseg.media.frames import Frame, FrameSource
-from tfcseg.media.probing import SourceStream, probe_readable, require_beginning
+from tfcseg.media.probing import SourceStream, probe_readable
 from tfcseg.media.source import SERVER_SCHEMES, Source
 
 LIVE_TIMEOUT_S = 10.0
@@ -53,28 +53,26 @@ class StreamFeed:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._expects_ts = source.scheme in _TS_SCHEMES
-        self._connection = _connect(source, expects_ts=self._expects_ts) if source.is_live else None
         self.is_hung_up = False
         """Whether we ended the connection."""
-        self._pipe = _open_pipe(source.given, self._connection)
         self._kept = bytearray()
         self._position = 0
-        self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._open(expects_ts=source.scheme in _TS_SCHEMES)
+
+    def _open(self, *, expects_ts: bool) -> None:
+        self._stopped = threading.Event()
+        self._expects_ts = expects_ts
+        self._connection = _connect(self.source, expects_ts=expects_ts) if self.source.is_live else None
+        self._pipe = _open_pipe(self.source.given, self._connection)
 
     def head(self) -> bytes:
         """First bytes of the data, up to a few kilobytes."""
         while len(self._kept) < _HEAD_BYTES and (data := self._pipe.read(_HEAD_BYTES)):
             self._kept += data
-        connection = self._connection
-        is_silent = not self._kept and not self.is_hung_up
-        if connection and is_silent and self._expects_ts and _TS_OPTION in self.why_ended():  # it is no MPEG-TS
-            self._expects_ts = False
-            connection.kill()
-            self._pipe.close()
-            self._connection = _connect(self.source, expects_ts=False)
-            self._pipe = _open_pipe(self.source.given, self._connection)
+        if self._expects_ts and not self._kept and not self.is_hung_up and _TS_OPTION in self.why_ended():
+            self.close()
+            self._open(expects_ts=False)  # it is no MPEG-TS
             return self.head()
         return bytes(self._kept[:_HEAD_BYTES])
 
@@ -122,18 +120,14 @@ class StreamFeed:
     def _copy(self, process: FfmpegProcess) -> None:
         # ffmpeg may stop before the stream does, and its stdin is then closed on this side too.
         with contextlib.suppress(BrokenPipeError, ValueError):
-            data = bytes(self._kept)
+            process.write(bytes(self._kept))
             self._kept.clear()
-            while data:
-                process.write(data)
-                data = self._next_chunk()
+            while not self._stopped.is_set():
+                if select.select([self._pipe], [], [], _STOP_CHECK_S)[0]:
+                    if not (data := self._pipe.read(_CHUNK_BYTES)):
+                        break
+                    process.write(data)
         process.end_input()
-
-    def _next_chunk(self) -> bytes:
-        while not self._stopped.is_set():
-            if select.select([self._pipe], [], [], _STOP_CHECK_S)[0]:
-                return self._pipe.read(_CHUNK_BYTES)
-        return b""
 
 
 def _open_pipe(name: str, connection: FfmpegProcess | None) -> BinaryIO:
@@ -151,7 +145,7 @@ def probe_stream(feed: StreamFeed) -> SourceStream:
     """Examine a stream without losing data; InputError if it does not begin with a video."""
     if feed.source.is_live and not feed.head():
         raise InputError(f"{feed.source.name}: cannot be read: {feed.why_ended()}")
-    return require_beginning(probe_readable(feed, feed.source, feed.head()))
+    return probe_readable(feed, feed.source, feed.head())
 
 
 def _connect(source: Source, *, expects_ts: bool) -> FfmpegProcess:

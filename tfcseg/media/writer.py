@@ -25,7 +25,7 @@ from tfcseg.errors import OutputError, TfcsegError
 from tfcseg.files import output_errors, sync
 from tfcseg.media.ffmpeg import FfmpegProcess, input_arguments
 from tfcseg.media.frames import select_frames
-from tfcseg.media.probing import SourceStream, probe_address, probe_file
+from tfcseg.media.probing import SourceStream, probe_video
 from tfcseg.media.source import Source
 
 COMMENT = "made by tfcseg"
@@ -40,7 +40,6 @@ class Coding:
     """An encoder and its format."""
 
     pixels: str  # ffmpeg's name of the frames' pixel format
-    container: str
     arguments: Sequence[str]
     filters: Sequence[str] = ()
     needs_even_size: bool = False  # whether an odd height or width is padded
@@ -48,11 +47,7 @@ class Coding:
 
 H264 = Coding(
     "rgb24",
-    "mp4",
-    (
-        *("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p"),
-        *(*_BT709, "-movflags", "+faststart"),
-    ),
+    ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p", *_BT709, "-movflags", "+faststart"),
     (
         "scale=flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp:out_color_matrix=bt709:out_range=tv",
         "format=yuv420p",
@@ -64,7 +59,6 @@ H264 = Coding(
 
 WITH_ALPHA = Coding(
     "rgba",
-    "webm",
     (
         *("-c:v", "libvpx-vp9", "-pix_fmt", "yuva420p", "-auto-alt-ref", "0", "-crf", "24", "-b:v", "0"),
         *("-deadline", "realtime", "-cpu-used", "6", "-row-mt", "1", *_BT709, *_REPRODUCIBLE),
@@ -73,7 +67,7 @@ WITH_ALPHA = Coding(
 )
 """VP9 in WebM, for browsers and compositing programs; colours are not premultiplied."""
 
-LOSSLESS_GRAY = Coding("gray", "matroska", ("-c:v", "ffv1", "-color_range", "pc", *_REPRODUCIBLE))
+LOSSLESS_GRAY = Coding("gray", ("-c:v", "ffv1", "-color_range", "pc", *_REPRODUCIBLE))
 """Lossless FFV1 with 8 bits."""
 
 logger = logging.getLogger(__name__)
@@ -114,7 +108,7 @@ class VideoWriter:
             [
                 *("-f", "rawvideo", "-pix_fmt", coding.pixels, "-video_size", f"{width}x{height}"),
                 *("-framerate", str(frame_rate), "-i", "pipe:0", "-vf", ",".join(filters), "-r", str(frame_rate)),
-                *(*coding.arguments, "-metadata", f"comment={COMMENT}", "-f", coding.container, f"file:{self._video}"),
+                *(*coding.arguments, "-metadata", f"comment={COMMENT}", f"file:{self._video}"),
             ],
             writes_input=True,
         )
@@ -174,28 +168,6 @@ class VideoWriter:
             raise OutputError(f"{self._named}: the encoder failed after {self._frames} frames: {reason}")
 
 
-def finish_video(video: Path, target: Path, sound: Sound | None) -> str:
-    """Add ``sound`` to the complete ``video`` and rename it to ``target``, replacing an existing file.
-
-    Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``.
-    """
-    track, joined = _scratch(video, "audio"), _scratch(video, "both")
-    finished, method = video, "none"
-    try:
-        if sound is not None:
-            method, delay_s = cut_audio(sound, track)
-            if delay_s is not None:
-                reason = add_audio(video, track, delay_s, joined)
-                finished, method = (video, f"dropped: {reason}") if reason else (joined, method)
-        _rename(finished, target, target)
-    finally:
-        for part in (video, track, joined):
-            with contextlib.suppress(OSError):  # one of them was renamed
-                part.unlink()
-    logger.info("%s: H.264; sound: %s", target, method, extra={"video": target, "audio": method})
-    return method
-
-
 def _rename(video: Path, target: Path, named: Path) -> None:
     with output_errors(f"{named}: cannot be written"):
         sync(video)
@@ -217,14 +189,23 @@ def part_length(frames_at_once: int) -> int:
 
 
 def finish_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction, sound: Sound | None) -> str:
-    """Join ``parts`` to ``target``, a .mp4, and add the sound; returns what `finish_video` does. OutputError on
-    failure."""
-    joined = parts[0].with_name(f"joined-{target.name}")
+    """Join ``parts`` to ``target``, a .mp4, replacing an existing file, and add the ``sound``; OutputError on failure.
+
+    Returns what happened to the sound: ``copied``, ``aac``, ``none`` or ``dropped: <reason>``.
+    """
+    joined, track, both = (_scratch(parts[0], name) for name in ("joined", "audio", "both"))
     try:
         join_parts(parts, joined, frame_rate)
+        method = "none" if sound is None else _add_sound(joined, sound, track, both)
+        _rename(both if method in ("copied", "aac") else joined, target, target)
     except (OSError, av.FFmpegError) as error:
         raise OutputError(f"{target}: its parts cannot be joined: {error.strerror or error}") from error
-    return finish_video(joined, target, sound)
+    finally:
+        for made in (joined, track, both):
+            with contextlib.suppress(OSError):  # one of them was renamed
+                made.unlink()
+    logger.info("%s: H.264; sound: %s", target, method, extra={"video": target, "audio": method})
+    return method
 
 
 def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> None:
@@ -275,34 +256,43 @@ class Sound(NamedTuple):
     end_s: float | None
 
 
-def cut_audio(sound: Sound, target: Path) -> tuple[str, float | None]:
-    """Write the default audio stream of a source to ``target``, from the first frame at ``start_s`` up to ``end_s``.
+def _add_sound(video: Path, sound: Sound, track: Path, target: Path) -> str:
+    """Write ``video`` with the source's default audio stream, cut to ``track``, to ``target`` without re-encoding it.
 
-    An address is read again from its beginning. Returns ``copied`` or ``aac`` and the seconds by which the sound starts
-    after the first frame; ``none`` or ``dropped: <reason>``, and None, if nothing is written.
+    Returns what happened to the sound; ``target`` is complete after ``copied`` and ``aac``. An address is read again
+    from its beginning.
     """
     source = sound.source
     if not source.is_readable_again:
-        return "dropped: a stream can be read only once; save it to a file to keep its sound", None
+        return "dropped: a stream can be read only once; save it to a file to keep its sound"
     try:
-        stream = probe_address(source) if source.kind == "address" else probe_file(source)
+        stream = probe_video(source)
         rate = stream.info.frame_rate
         wanted = select_frames(rate, sound.start_s, sound.end_s, first_time_s=stream.first_time_s)
     except TfcsegError as error:
-        return f"dropped: {error}", None
+        return f"dropped: {error}"
     if stream.audio_index is None:
-        return "none", None
-    video_s = stream.first_time_s + float(wanted.start / rate)
+        return "none"
+    skipped_s = stream.first_time_s + float(wanted.start / rate) + stream.audio_lead_s
     duration_s = None if wanted.stop is None else float((wanted.stop - wanted.start) / rate)
-    method = "copied" if stream.info.audio in _COPIED_CODECS else "aac"
-    reason = _extract(stream, target, video_s, duration_s, _COPY if method == "copied" else _AAC)
-    if reason and method == "copied":
-        method, reason = "aac", _extract(stream, target, video_s, duration_s, _AAC)
-    if reason:
-        return f"dropped: {stream.info.audio} audio can be neither copied nor converted ({reason})", None
-    if not _has_sound(target):
-        return "none", None
-    return method, max(0.0, -(video_s + stream.audio_lead_s))
+    for method, codec in (("copied", _COPY), ("aac", _AAC)):
+        if method == "aac" or stream.info.audio in _COPIED_CODECS:
+            reason = _extract(stream, track, skipped_s, duration_s, codec)
+            if not reason:
+                break
+    else:
+        return f"dropped: {stream.info.audio} audio can be neither copied nor converted ({reason})"
+    if not _has_sound(track):
+        return "none"
+    delay = ["-itsoffset", f"{-skipped_s:.6f}"] if -skipped_s > _UNHEARD_S else []
+    reason = _run(
+        "-copyts",
+        *input_arguments(video),
+        *input_arguments(track, delay),
+        *("-map", "0:v:0", "-map", "1:a:0", "-c", "copy", "-strict", "-2"),
+        *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),
+    )
+    return f"dropped: {reason}" if reason else method
 
 
 def _has_sound(track: Path) -> bool:
@@ -314,22 +304,9 @@ def _has_sound(track: Path) -> bool:
         return False
 
 
-def add_audio(video: Path, track: Path, delay_s: float, target: Path) -> str:
-    """Join ``video`` and ``track``, which starts ``delay_s`` later, without re-encoding; returns why that failed."""
-    delay = ["-itsoffset", f"{delay_s:.6f}"] if delay_s > _UNHEARD_S else []
-    return _run(
-        "-copyts",
-        *input_arguments(video),
-        *input_arguments(track, delay),
-        *("-map", "0:v:0", "-map", "1:a:0", "-c", "copy", "-strict", "-2"),
-        *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),
-    )
-
-
 def _extract(
-    stream: SourceStream, target: Path, video_s: float, duration_s: float | None, codec: tuple[str, ...]
+    stream: SourceStream, target: Path, skipped_s: float, duration_s: float | None, codec: Sequence[str]
 ) -> str:
-    skipped_s = video_s + stream.audio_lead_s
     cut = ["-ss", f"{skipped_s:.6f}"] if skipped_s > _UNHEARD_S else []
     exact = ["-copypriorss", "0"] if cut else []
     # Seeking is exact only with an index; otherwise the beginning is read and discarded.

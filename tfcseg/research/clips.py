@@ -22,7 +22,7 @@ from tfcseg.inference.segment import segment_with
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.frames import Image
 from tfcseg.media.reader import open_frames
-from tfcseg.media.source import Given, Source
+from tfcseg.media.source import Given, Source, absolute
 from tfcseg.metrics.consistency import ConsistencyMeter, StabilityScores
 from tfcseg.metrics.scores import Mean, VideoConsistency, percent
 from tfcseg.model.options import InferenceOptions
@@ -134,7 +134,7 @@ def compare_clips(
 def clip_name(source: Given) -> str:
     """Name of a clip in results: the stem of its file, or for a folder ``images`` the name of the one above."""
     found = Source.of(source)
-    return found.absolute.parent.name if found.kind == "folder" and found.title == "images" else found.title
+    return absolute(found.given).parent.name if found.kind == "folder" and found.title == "images" else found.title
 
 
 def _measure(
