@@ -17,7 +17,7 @@ from tfcseg.inference.both_sides import LEAST_REACH, REACH, reach_for
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.groups import Group
 from tfcseg.inference.intervals import run_intervals, stream
-from tfcseg.inference.options import checked_options, variant_options
+from tfcseg.inference.options import checked_options, in_mode, variant_options
 from tfcseg.media.reader import read_frames
 from tfcseg.model.evidence import WeightedLogits
 from tfcseg.weights.loading import load_model
@@ -337,6 +337,16 @@ def test_sides_and_keyframes_that_do_not_go_together():
     for sides in ("past", "both"):
         with pytest.raises(UsageError, match=f"--sides {sides} works in mode tfc only"):
             options(mode="image", sides=sides, keyframe_scale=1.2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"sides": "both"}, {"sides": "past", "latency": "low"}, {"mode": "image"}, {"threshold": 0.5}, ADAPTIVE],
+)
+def test_completed_options_can_be_given_again(given):
+    complete = checked_options(MODEL, **given)
+    assert checked_options(MODEL, complete) == complete
+    assert in_mode(MODEL, complete, complete.mode) == complete
 
 
 def test_low_latency_of_a_model_with_both_sides_uses_the_past():

@@ -53,8 +53,11 @@ def _sided(model: Known, wanted: InferenceOptions) -> InferenceOptions:
     if wanted.sides == "both" and wanted.latency == "low":
         raise UsageError("both sides need the next keyframe, and low latency waits for nothing; use --sides past")
     of_one = [name for name in ONE_SIDED if getattr(wanted, name) is not None]
-    if wanted.sides in ("past", "both") and of_one:
-        raise UsageError(f"--{of_one[0]} only has an effect with --sides one")
+    if wanted.sides in ("past", "both"):
+        usual = _completed(model, InferenceOptions())
+        for name in of_one:  # completed options have the model's
+            if getattr(wanted, name) != getattr(usual, name):
+                raise UsageError(f"--{name} only has an effect with --sides one")
     if wanted.mode != WEIGHED or (wanted.sides is None and of_one) or wanted.sides == "one":
         scale = wanted.keyframe_scale or (THE_MODELS if wanted.mode == "image" else 1.0)
         return replace(wanted, sides="one", keyframes=wanted.keyframes or "fixed", keyframe_scale=scale)
