@@ -1,4 +1,4 @@
-"""Find names in any case, suggest close matches for mistyped ones, name or count several things, shorten lines."""
+"""Find names in any case, suggest the closest for mistyped ones, name or count several things, shorten lines."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What people type after options, in every customary form."""
 
 import json
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -11,10 +12,11 @@ from rich.console import Console
 
 from tests.helpers.command_line import call
 from tests.helpers.media import write_clip
-from tests.helpers.tiny_model import NAMES, write_tiny_model
+from tests.helpers.tiny_model import NAMES, build_tiny_network, tiny_card, write_tiny_model
 from tfcseg.cli.options import one_of, seconds, some_of, split_list, whole_numbers
 from tfcseg.errors import DataError, UsageError
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
+from tfcseg.weights.loading import save_model
 from tfcseg.weights.registry import locate_weights
 
 
@@ -91,6 +93,18 @@ def clip(tmp_path_factory):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+def test_a_class_with_a_comma_in_its_name_can_be_chosen(clip, tmp_path):
+    card = tiny_card()
+    names = ("door, double door", *NAMES[1:])
+    card = replace(card, labels=LabelSet("odd", names, card.labels.palette))
+    save_model(tmp_path / "odd.safetensors", build_tiny_network(), card)
+    command = ("run", clip, "-m", tmp_path / "odd.safetensors", "--end", "0:00.2", "--no-flow-consistency")
+    for name, chosen in {"first": ["Door, double door"], "both": ["road,tree", "door, double door"]}.items():
+        options = [word for each in chosen for word in ("--classes", each)]
+        assert call(*command, "-o", tmp_path / name, *options).returncode == 0
+    assert "'double door'" in call(*command, "-o", tmp_path / "none", "--classes", "double door").stderr
 
 
 def test_classes_repeated_and_with_commas_draw_the_same(clip, weights, tmp_path):

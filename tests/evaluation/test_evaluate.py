@@ -145,6 +145,9 @@ def test_a_video_of_labels_scores_like_its_pngs(root, predictions, tmp_path):
         write_label_video(tmp_path / "videos" / VIDEO / "labels.mkv", (maps[VIDEO] * 2)[:count])
         with pytest.raises(DataError, match=words):
             score(root, tmp_path / "videos")
+        left_out = score(root, tmp_path / "videos", skip_bad=True)
+        assert [words in skip.reason for skip in left_out.skipped] == [True]
+        assert left_out.videos == 2
 
 
 def write_label_video(path, maps):

@@ -257,6 +257,16 @@ def test_truncated_file_gives_what_decodes_and_says_so(tmp_path, clip):
     assert short.startswith(f"decoded {len(numbers)} of about 250 frames: the file is cut off or damaged (")
 
 
+def test_damage_is_told_also_where_the_range_ends_with_the_video(tmp_path, clip):
+    data = bytearray(clip.read_bytes())
+    middle = (data.index(b"mdat") + len(data)) // 2
+    data[middle : middle + 400] = bytes(400)
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    told = [decode(tmp_path / "damaged.mp4", end_s=end_s)[3] for end_s in (None, 10.0)]
+    assert told[0] == told[1]
+    assert "the video is damaged" in told[0][0]
+
+
 def test_file_without_its_index_is_one_clear_line(tmp_path):
     path = cut_off(tmp_path / "cut.mp4", write_clip(tmp_path / "whole.mp4"), share=0.7)
     with pytest.raises(InputError, match=r"cut\.mp4: not a video: it is an mp4 .* without its index \(moov atom\)"):

@@ -152,6 +152,17 @@ def test_values_are_exported_as_the_report_names_them(tmp_path, model):
     assert exported_areas(tmp_path / "out") == areas_of(np.stack(masks), {"254 or 255": 255, "7": 7})
 
 
+def test_254_may_be_void_where_255_is_a_class(tmp_path, model):
+    masks = [np.where(mask == 2, np.uint8(0), np.uint8(255)) for mask in flickering(2)]
+    for mask in masks:
+        mask[:8] = 254
+    given = write_masks(tmp_path / "given", masks, MaskForm("L", 8))
+    done = run(clip(tmp_path / "a.mkv"), given, tmp_path / "out", model, "--void", "254", "--html")
+    assert done.returncode == 0, done.stderr
+    assert list(exported_areas(tmp_path / "out")) == ["0", "254 or 255"]
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 def test_void_stays_void_and_spreads_nowhere(tmp_path, model):
     masks = flickering()
     for mask in masks:

@@ -346,6 +346,16 @@ def test_a_full_disk_is_named(folder):
     assert list(folder.iterdir()) == []
 
 
+def test_a_full_disk_is_named_in_the_middle_of_a_large_checkpoint(folder):
+    """Torch's archive then fails by itself, and its error says nothing of the disk."""
+    trainer = build_trainer(folder)[0]
+    trainer.best = {"filler": torch.zeros(1 << 22)}
+    folder.mkdir(exist_ok=True)
+    (folder / ".checkpoint.pt.part").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"^cannot write '.*checkpoint\.pt': No space left on device"):
+        trainer.save_checkpoint()
+
+
 def test_checkpoints_appear_only_when_complete(folder):
     trainer, _ = build_trainer(folder, steps=2)
     run(trainer, checkpoint_every=1)

@@ -199,6 +199,11 @@ def broken(folder, **changes):
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
+def preprocessor_of(**entries):
+    """Function that replaces preprocessor_config.json."""
+    return lambda folder: (folder / "preprocessor_config.json").write_text(json.dumps(entries))
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -210,6 +215,8 @@ def broken(folder, **changes):
         (lambda f: (f / "model.safetensors").unlink(), "is a folder without model.safetensors"),
         (lambda f: (f / "preprocessor_config.json").write_text('{"size": "big"}'), "has a size of big"),
         (lambda f: (f / "preprocessor_config.json").write_text('{"size": 7}'), "'size' must be a number from 32"),
+        (preprocessor_of(image_mean=[10**400, 1, 1]), "preprocessor_config.json is not usable"),
+        (preprocessor_of(image_mean=[1] * 50_000), "preprocessor_config.json is not usable"),
         (
             lambda f: (f / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1"),
             "git lfs pull",
@@ -229,6 +236,7 @@ def test_bad_and_foreign_folders_get_one_line(b0, spoil, said, tmp_path):
         load_model(folder)
     assert said in str(failure.value)
     assert "\n" not in str(failure.value)
+    assert len(str(failure.value)) < 1000
 
 
 def test_other_architectures_are_refused(tmp_path):

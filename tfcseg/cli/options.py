@@ -79,7 +79,7 @@ def whole_numbers(values: Sequence[str] | None) -> list[int]:
 
 
 def one_of(what: str, known: Sequence[str]) -> Callable[[str | None], str | None]:
-    """Make a ``callback`` for one of the ``known`` names; other words raise UsageError with the closest names."""
+    """Make a ``callback`` for one of the ``known`` names; other words raise UsageError with the closest name."""
     return lambda value: None if value is None else known_name(what, value, known)
 
 

@@ -72,7 +72,7 @@ class Program(TyperGroup):
             return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command that the first argument names, or raise UsageError with the closest ones."""
+        """Find the command that the first argument names, or raise UsageError with the closest one."""
         name = args[0]
         if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
             raise UsageError(f"no command {name!r}; {hint(name, list(self.commands))}")

@@ -69,12 +69,12 @@ class PredictionFolder:
 
     def _from_video(self, path: Path, video: VspwVideo) -> Iterator[Prediction]:
         with closing(read_label_video(path)) as maps:  # type: ignore[type-var]  # a generator
-            for frame in video.frames:
+            for number, frame in enumerate(video.frames, 1):
                 prediction: Prediction
                 try:
                     prediction = next(maps, DataError(f"{path}: ends before frame {frame.stem}"))
+                    if number == len(video.frames) and next(maps, None) is not None:
+                        prediction = DataError(f"{path}: has more frames than {video.name}, {number}")
                 except DataError as error:
                     prediction = error
                 yield prediction
-            if next(maps, None) is not None:
-                raise DataError(f"{path}: has more frames than {video.name}, {len(video.frames)}")

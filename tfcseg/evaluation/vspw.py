@@ -162,7 +162,10 @@ def _list_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
     """Files with one of ``suffixes``; hidden ones (public copies carry ._* twins) are not frames."""
     if not folder.is_dir():
         return {}
-    files = sorted(folder.iterdir(), reverse=True)
+    try:
+        files = sorted(folder.iterdir(), reverse=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
     return {path.stem: path for path in files if path.suffix.lower() in suffixes and not path.name.startswith(".")}
 
 

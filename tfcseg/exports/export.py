@@ -125,19 +125,29 @@ def _write_labels(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[A
 def _write_areas(path: Path, video: LabelledVideo, note: AddNote) -> Iterator[AddFrame]:
     """A row per second: its number, how many frames it has, and the mean share of the pixels of each exported class."""
     shown = video.shown_indices
-    seconds: dict[int, NDArray[np.int64]] = {}  # number of frames, then pixels of each class
-
-    def add(index: int, labels: Labels) -> None:
-        counts = seconds.setdefault(int(index / video.frame_rate), np.zeros(1 + len(shown), np.int64))
-        counts += [1, *count_values(labels)[shown]]
-
-    yield add
+    pixels = np.zeros(len(shown), np.int64)
+    second = frames = 0
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["second", "frames", *(video.labels.names[index] for index in shown)])
-        for second, (frames, *pixels) in seconds.items():
-            whole = frames * video.size[0] * video.size[1]
-            table.writerow([second, frames, *(f"{count / whole:.6f}" for count in pixels)])
+
+        def end_second() -> None:
+            nonlocal frames
+            if frames:
+                shares = pixels / (frames * video.size[0] * video.size[1])
+                table.writerow([second, frames, *(f"{share:.6f}" for share in shares)])
+            pixels[:] = frames = 0
+
+        def add(index: int, labels: Labels) -> None:
+            nonlocal second, frames
+            if int(index / video.frame_rate) != second:
+                end_second()
+                second = int(index / video.frame_rate)
+            pixels[:] += count_values(labels)[shown]
+            frames += 1
+
+        yield add
+        end_second()
 
 
 _WRITERS = {

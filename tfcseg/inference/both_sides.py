@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import groupby, islice, zip_longest
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -88,8 +89,9 @@ class _Tasks:
     ) -> list[_Row[_T]]:
         """One row per item; ``work`` is given several items at a time, whose ``images``, if any, have one size."""
         if self._pool is None:
-            pairs = zip_longest(items, [image.shape for image in images])
-            alike = [[item for item, _ in run] for _, run in groupby(pairs, key=lambda pair: pair[1])]
+            shapes: list[Any] = [image.shape for image in images] or [None] * len(items)
+            pairs = groupby(zip(shapes, items, strict=True), key=itemgetter(0))
+            alike = [[item for _, item in run] for _, run in pairs]
             return [_done(each) for some in alike for each in self._timed(work, some)]
         rows = [self._pool.submit(self._timed_alone, work, item) for item in items]
         self._unfinished += rows
@@ -202,8 +204,8 @@ class _Window:
         self._sees_later = network.options.sides == "both"
         self._steps = Steps(network)
         self._tasks = tasks
+        # Carry-over of all keyframes, and of those since the end of a section began (None before).
         self._before, self._latest = self._steps.restored(before)
-        """Carry-over of all keyframes, and at the end of a section of those since that began."""
         self._count = 0
         self._changed = 0.0
         self._undecided: deque[_Slot] = deque()

@@ -65,7 +65,7 @@ class LabelSet:
         return f"<LabelSet {self.name}: {len(self.names)} classes ({shown})>"
 
     def index(self, name: str) -> int:
-        """Class index of ``name``, in any case; DataError names the closest classes if there is none."""
+        """Class index of ``name``, in any case; DataError names the closest class if there is none."""
         found = find_name(name, self.names)
         if found is None:
             raise DataError(f"no class {name!r} in label set {self.name!r}; {hint(name, self.names)}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+import queue
+import threading
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,20 +169,38 @@ def prefetch(items: Iterable[_T], depth: int, stop: Callable[[], None] = lambda:
     The thread ends with the items, or when this generator is closed; no other thread uses ``items``. ``stop`` is called
     then and must end ``items`` if they may wait forever.
     """
-    iterator, end = iter(items), object()
-    thread = ThreadPoolExecutor(1, "tfcseg-read-ahead")
-    ahead: deque[Future[Any]] = deque()
+    ready: queue.Queue[tuple[bool, _T | BaseException | None]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def read() -> None:
+        try:
+            for item in items:
+                ready.put((True, item))
+                if stopped.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001  # raised again in the consumer's thread
+            ready.put((False, error))
+        else:
+            ready.put((False, None))
+
+    thread = threading.Thread(target=read, name="tfcseg-read-ahead", daemon=True)  # Python may end first
+    thread.start()
     try:
         while True:
-            while len(ahead) < depth + 2:  # one that is yielded and one that is being read
-                ahead.append(thread.submit(next, iterator, end))
-            item = ahead.popleft().result()
-            if item is end:
+            is_item, value = ready.get()
+            if is_item:
+                yield value  # type: ignore[misc]  # an item, by the flag
+            elif value is None:
                 return
-            yield item
+            else:
+                raise value  # type: ignore[misc]  # an exception, by the flag
     finally:
+        stopped.set()
         stop()
-        thread.shutdown(cancel_futures=True)
+        while thread.is_alive():
+            with suppress(queue.Empty):  # it may wait for a place
+                ready.get_nowait()
+            thread.join(0.01)
 
 
 def prefetch_frames(frames: FrameSource) -> Generator[Frame, None, None]:

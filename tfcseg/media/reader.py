@@ -150,16 +150,17 @@ def _decode(
         pictures = _read_pictures(process.output, times, stream, warnings)
         most = None if wanted.stop is None else wanted.stop - wanted.start
         count = repeated = 0
-        for image, is_held in itertools.islice(_at_constant_rate(pictures, stream, wanted.start, pace), most):
+        placed = _at_constant_rate(pictures, stream, wanted.start, pace)
+        for image, is_held in itertools.islice(placed, most):
             time_s = stream.first_time_s + float((wanted.start + count) / stream.info.frame_rate)
             yield Frame(count, time_s, image, is_held)
             count, repeated = count + 1, repeated + is_held
-        words = ""
-        has_ended = most is None or count < most
+        words, is_live = "", feed is not None and feed.source.is_live
+        has_ended = most is None or count < most or (not is_live and next(placed, None) is None)
         if has_ended:
             status, words = process.wait(), process.last_words()
             _check_end(stream, wanted, count, status, words)
-        if feed is None or not feed.source.is_live:
+        if feed is None or not is_live:
             warnings.extend(_end_warnings(stream, wanted, count, pace, repeated=repeated, words=words))
         elif has_ended and not feed.is_hung_up:
             raise LostConnection(f"{stream.info.path}: the stream ended after {count} frames: {feed.why_ended()}")

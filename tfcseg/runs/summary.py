@@ -214,7 +214,9 @@ def _class_facts(job: Job, summary: Summary) -> tuple[ClassFacts, ...]:
 
 
 def as_drawn(report: Report, given: MaskFolder) -> Report:
-    """The ``report`` with classes as they are drawn: ids of instances share labels."""
+    """The ``report`` with classes as they are drawn: ids of instances, in masks of 16 bits, share labels."""
+    if given.form.dtype == np.uint8:
+        return report
     ids: dict[int, list[ClassFacts]] = {}
     for each in report.classes:
         ids.setdefault(int(given.labels_of_values[each.index]), []).append(each)

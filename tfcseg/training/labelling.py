@@ -69,7 +69,7 @@ def find_media(roots: Sequence[Path]) -> list[Path]:
         ]
     if not found:
         raise DataError(f"no images or videos below {', '.join(str(root) for root in roots)}")
-    unique = {path.resolve(): path for path in found}.values()
+    unique = {path.absolute(): path for path in found}.values()
     return sorted(unique, key=is_image, reverse=True)  # keeps the order of those that are equal
 
 

@@ -213,7 +213,10 @@ class Trainer:
             "best": self.best,
         }
         with replace_atomically(self.folder / "checkpoint.pt") as temporary, temporary.open("wb") as file:
-            torch.save(state, file)  # given a path, it would not say that the disk is full
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # torch hides why its archive could not be written
+                raise error.__context__ or error from None
 
     def _resume(self) -> None:
         """Load the folder's checkpoint, if there is one, running no code in it; WeightsError if it does not fit."""

@@ -82,7 +82,7 @@ class TrainPlan:
 
     options: TrainOptions
     teachers: Sequence[Path]
-    """None where a VSPW folder has labels."""
+    """Empty for a VSPW folder, which has labels."""
     cache: Path
     validate_every: int
     device: torch.device

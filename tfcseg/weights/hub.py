@@ -6,6 +6,7 @@ A newer revision than the cached one is fetched only if it is named.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from typing import NamedTuple
 
 from tfcseg.errors import WeightsError
 from tfcseg.weights.segformer_file import FOLDER_FILES
+
+logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\w[\w./-]*))?")
 _BESIDE = ["config.json", "preprocessor_config.json", "README.md", "LICENSE*"]
@@ -46,7 +49,10 @@ def find_on_hub(name: HubName, *, allow_network: bool, notify: Callable[[str], N
             f"no file or folder {shown!r}, and no such model in the cache of huggingface_hub; "
             "--allow-network fetches it from there"
         )
-    return folder or _fetch(name, shown, notify)
+    if folder is None:
+        folder = _fetch(name, shown, notify)
+    logger.info("%s is revision %s, in %s", name.repository, folder.name, folder)
+    return folder
 
 
 def _in_cache(name: HubName) -> Path | None:

@@ -127,8 +127,9 @@ def _preprocessing(path: Path, values: Mapping[str, object]) -> Preprocessing:
     try:
         known = {"mean": [number / scale for number in mean], "std": [number / scale for number in std]}
         return parse_preprocessing({"size": size, **known})
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise WeightsError(f"{path}: its preprocessor_config.json is not usable ({error}); correct it") from None
+    except (TypeError, ValueError, ArithmeticError) as error:  # division by zero, or too large a number
+        reason = one_line(str(error), 200)
+        raise WeightsError(f"{path}: its preprocessor_config.json is not usable ({reason}); correct it") from None
 
 
 def _training_size(meta: Mapping[object, object]) -> Preprocessing:

@@ -161,5 +161,7 @@ def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     for file in (path, *(path.with_name(name) for name in _BESIDE)):
         if file.is_file():
-            digest.update(file.read_bytes())
+            with file.open("rb") as opened:
+                while part := opened.read(1 << 20):
+                    digest.update(part)
     return digest.hexdigest()
