@@ -212,11 +212,7 @@ class Trainer:
             "step": self.step,
             "best": self.best,
         }
-        with replace_atomically(self.folder / "checkpoint.pt") as temporary, temporary.open("wb") as file:
-            try:
-                torch.save(state, file)
-            except RuntimeError as error:  # torch hides why its archive could not be written
-                raise error.__context__ or error from None
+        _write_archive(self.folder / "checkpoint.pt", state)
 
     def _resume(self) -> None:
         """Load the folder's checkpoint, if there is one, running no code in it; WeightsError if it does not fit."""
@@ -241,6 +237,14 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best = int(state["step"]), float(state["best"])
+
+
+def _write_archive(path: Path, state: dict[str, Any]) -> None:
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch hides why its archive could not be written
+            raise error.__context__ or error from None
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:
