@@ -212,7 +212,7 @@ def test_what_is_wrong_with_a_data_set_is_said_as_by_one_process(weights, tmp_pa
     predictions = write_predictions(root, tmp_path / "predictions")
     next((predictions / "1_b").glob("*.png")).write_text("no picture")
     with pytest.raises(DataError, match=r"1_b.*\.png"):
-        evaluate(root, partial(_prediction_source, predictions), workers=CREW)
+        evaluate(root, partial(_prediction_source, predictions, None), workers=CREW)
 
 
 def test_what_cannot_be_done_elsewhere_is_refused(weights):

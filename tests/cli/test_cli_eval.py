@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -171,6 +172,47 @@ def test_saved_masks_score_like_the_model_that_made_them(root, model, tmp_path):
     again = scores(call("eval", root, "--predictions", tmp_path / "masks", "--no-flow-consistency", "--json"))
     for score in ("miou_all", "vc8", "vc16", "windows", "pixel_accuracy_all"):
         assert again[score] == own[score]
+
+
+@pytest.fixture(scope="module")
+def runs(root, model, tmp_path_factory):
+    """Folders of runs on the videos of the data set, with the model's own classes."""
+    folder = tmp_path_factory.mktemp("runs")
+    for video in ("0_hills", "1_road"):
+        frames = root / "data" / video / "origin"
+        written = ("--mask-names", "source", "--export", "video", "--no-overlay", "--no-report", "-q")
+        done = call("run", frames, *model[:2], "--mode", "image", "-o", folder / video, *written)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("lost", ["masks", "labels.mkv"])
+def test_the_folders_of_runs_score_like_the_model_that_made_them(root, model, runs, lost, tmp_path):
+    folder = shutil.copytree(runs, tmp_path / "runs")
+    for path in folder.glob(f"*/{lost}"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    quick = ("--no-flow-consistency", "--json")
+    own = scores(call("eval", root, *model, "--mode", "image", *quick))
+    found = scores(call("eval", root, "--predictions", folder, *model[2:], *quick))
+    assert own["unpredictable"] == found["unpredictable"]
+    assert found | {"mode": "image"} == own
+
+
+def test_folders_of_runs_need_one_set_of_classes_that_maps_to_the_data_set(root, model, runs, perfect, tmp_path):
+    folder = shutil.copytree(runs, tmp_path / "runs")
+    path = folder / "1_road" / "classes.json"
+    done = call("eval", root, "--predictions", perfect, *model[2:])
+    assert done.returncode == 2
+    assert "--label-map changes nothing" in done.error
+    path.write_text(path.read_text().replace("person", "thing"))
+    done = call("eval", root, "--predictions", folder, *model[2:])
+    assert done.returncode == 1
+    assert "1_road' have different classes" in done.error
+    shutil.copy(path, folder / "0_hills")
+    done = call("eval", root, "--predictions", folder)
+    assert done.returncode == 1
+    assert "0_hills/classes.json' to 'vspw'" in done.error
+    assert "--label-map" in done.error
 
 
 def test_interval_1_is_the_image_mode(root, model):

@@ -305,6 +305,20 @@ def test_a_baseline_that_does_not_fit_is_refused_before_the_runs(out, clip, weig
     assert not (tmp_path / "out").exists()
 
 
+def test_the_run_of_a_model_of_other_classes_is_no_baseline(out, clip, weights, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "masks").symlink_to(out / "image" / "masks")
+    text = (out / "image" / "classes.json").read_text()
+    (run / "classes.json").write_text(text.replace("road", "sea"))
+    command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--no-flow-consistency", "--baseline"]
+    done = call(*command, run)
+    assert done.returncode == 1
+    assert "classes.json: 1 is 'sea', but 'road' of tiny" in done.error
+    assert not (tmp_path / "out").exists()
+    assert call(*command, run / "masks").returncode == 0
+
+
 # ---------------------------------------------------------------------------------------------------- a VSPW folder
 
 
@@ -370,6 +384,18 @@ def test_predictions_of_another_program_are_the_baseline_of_a_vspw_folder(root, 
     assert lines[1].split() == ["baseline", "tfc", "tfc", "to", "baseline"]
     titles = [line.split("  ")[0] for line in lines]
     assert titles.index("mIoU (%)") < titles.index("VC8 (%)")
+
+
+def test_runs_of_the_model_are_the_baseline_of_a_vspw_folder(root, label_map, weights, tmp_path):
+    """The label map is for their classes, too."""
+    quick = ("-m", weights, "--no-flow-consistency", "-q")
+    for video in ("0_hills", "1_road"):
+        frames, named = root / "data" / video / "origin", ("--mask-names", "source", "--mode", "image")
+        assert call("run", frames, *quick, *named, "--no-overlay", "-o", tmp_path / "runs" / video).returncode == 0
+    command = ["compare", root, *quick, "--label-map", label_map, "--keyframe-interval", 1, "--json"]
+    done = call(*command, "--baseline", tmp_path / "runs", "--modes", "tfc-paper", "-o", tmp_path / "out")
+    baseline, own = result_of(done)["modes"].values()
+    assert baseline["miou"] == own["miou"] > 0
 
 
 def test_missing_data_of_a_vspw_folder_fails_unless_it_is_accepted(label_map, weights, tmp_path):

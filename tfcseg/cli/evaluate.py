@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from tfcseg.evaluation.result import Evaluation
     from tfcseg.evaluation.vspw import VspwDataset
 
-_MODEL_OPTIONS = ("model", *names_of(InferenceOptions), *names_of(DeviceOptions), "label_map")
+_MODEL_OPTIONS = ("model", *names_of(InferenceOptions), *names_of(DeviceOptions))
 _NOTES_SHOWN = 10
 
 GivenMasks = Annotated[
     Path | None,
     typer.Option(
         help="Score these masks instead of a model: DIR/<video>/<frame>.png, value = class index, 255 = none. "
-        "DIR/<video> may also be the folder of a run, with masks/ or labels.mkv."
+        "DIR/<video> may also be the folder of a run, with masks/ or labels.mkv, whose classes.json is then used."
     ),
 ]
 SaveMasks = Annotated[Path | None, typer.Option(help="Write the scored masks, in the layout of --predictions.")]
@@ -68,7 +68,7 @@ def command(
     from tfcseg.evaluation.result import RESULT_FILES, write_evaluation
 
     if predictions is not None:
-        why = "changes nothing: --predictions are scored as they are, in the data set's classes; leave it out"
+        why = "changes nothing: --predictions are scored as they are; leave it out"
         options.refuse_given(context, _MODEL_OPTIONS, why)
     inputs = [root] if predictions is None else [root, predictions]
     with ExitStack() as stack:
@@ -79,7 +79,7 @@ def command(
         source = (
             partial(_model_source, choice.model, device, inference, scope.label_map)
             if predictions is None
-            else partial(_prediction_source, predictions)
+            else partial(_prediction_source, predictions, scope.label_map)
         )
         on_progress = stack.enter_context(progress(unit="videos", shown=not printing.quiet))
         result = evaluate(
@@ -111,10 +111,10 @@ def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
         _print_evaluation(result, root.resolve().name)
 
 
-def _prediction_source(folder: Path, dataset: VspwDataset) -> Predictions:
+def _prediction_source(folder: Path, label_map: Path | None, dataset: VspwDataset) -> Predictions:
     from tfcseg.evaluation.predictions import PredictionFolder
 
-    return PredictionFolder(folder).scored()
+    return PredictionFolder(folder).scored_on(dataset, label_map)
 
 
 def _model_source(

@@ -39,8 +39,9 @@ from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.exports.labelled_video import read_labels
 from tfcseg.files import claimed_files, refuse_inputs, refuse_results, write_json
 from tfcseg.inference.segmented import SegmentedFrame
+from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.frames import FrameSource, Image, VideoInfo, prefetch_frames, select_frames
-from tfcseg.media.mask_folder import list_masks
+from tfcseg.media.mask_folder import CLASSES_NAME, list_masks, read_classes
 from tfcseg.media.masks import read_mask
 from tfcseg.media.reader import open_frames
 from tfcseg.media.source import Given, Source
@@ -90,6 +91,8 @@ def compare_video(
     with claimed_files(folder, names, inputs=inputs, overwrite=overwrite) as clear:
         earlier = _claimed_runs(folder, plan, inputs, overwrite=overwrite)
         loaded = open_model(model, device)
+        if plan.baseline is not None:
+            _check_classes(Path(plan.baseline), loaded)
         job = _VideoComparison(
             source=source,
             start_s=start_s,
@@ -128,6 +131,18 @@ def _masks_of(plan: Plan, source: Source, start_s: float | None, end_s: float | 
         times_s = [frame.time_s for frame in whole]
         part = select_frames(whole.info.frame_rate, start_s, end_s, first_time_s=times_s[0])
     return masks[part] if len(times_s) == len(masks) else masks  # these must be of the part, which is checked later
+
+
+def _check_classes(baseline: Path, model: LoadedModel) -> None:
+    """Raise DataError if the baseline is the folder of a run in which values are other classes than the model's."""
+    path, masks, own = baseline / CLASSES_NAME, baseline / MASKS_NAME, dict(enumerate(model.labels.names))
+    if not (path.is_file() and masks.is_dir()):
+        return
+    for value, name in read_classes(baseline, path).names.items():
+        if value != NO_CLASS and own.get(value) != name:
+            means = f"{own[value]!r}" if value in own else "no class"
+            advice = f"compare with a model of the same classes, or give {str(masks)!r}, whose values are not looked up"
+            raise DataError(f"{path}: {value} is {name!r}, but {means} of {model.card.name}; {advice}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,8 +310,8 @@ def compare_dataset(
     """Score each mode of ``plan`` on a VSPW folder, one after the other.
 
     output: folder, by default ``<root's name>_compare`` in the current one. It gets ``compare.json``, ``compare.html``
-    and a folder per run with what `eval` writes. A baseline is read as ``<baseline>/<video>/<frame>.png``, with classes
-    of the data set. Failures raise a TfcsegError with one line.
+    and a folder per run with what `eval` writes. A baseline is what `PredictionFolder` reads. Failures raise a
+    TfcsegError with one line.
     """
     dataset = open_vspw(root, scope.split)
     folder = Path(output) if output is not None else default_output(root, "compare")
@@ -313,7 +328,11 @@ def compare_dataset(
             flow, on_done = plan.flow_consistency, partial(on_progress, name)
             return evaluate(root, predictions, scope, measure_flow_consistency=flow, on_done=on_done)
 
-        scored = {} if baseline is None else {BASELINE: score(BASELINE, baseline.scored())}
+        scored = {}
+        if baseline is not None:
+            own = baseline.labels(dataset)  # a given label map is for those of the model
+            label_map = scope.label_map if own is not None and own.names == loaded.labels.names else None
+            scored[BASELINE] = score(BASELINE, baseline.scored_on(dataset, label_map))
         outputs = {name: name for name in scored}
         for mode, options in runs.items():
             warm_up(loaded, options, samples[0])

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tfcseg.errors import DataError, TfcsegError
-from tfcseg.evaluation.vspw import VspwVideo
-from tfcseg.labels.label_sets import LabelMap, LabelSet
+from tfcseg.errors import DataError, TfcsegError, UsageError
+from tfcseg.evaluation.vspw import VspwDataset, VspwVideo
+from tfcseg.labels.label_sets import LabelMap, LabelSet, named_classes, read_label_map
+from tfcseg.media.mask_folder import CLASSES_NAME, read_classes
 from tfcseg.media.masks import read_label_video, read_mask
 from tfcseg.metrics.scores import Labels
 
@@ -41,7 +42,7 @@ class PredictionFolder:
     """Labels that any program wrote: ``DIR/<video>/<stem>.png``, value = class index, 255 = none.
 
     ``DIR/<video>`` may also be the output folder of a run: ``labels.mkv`` (one frame per frame of the video) or
-    ``masks/<stem>.png``.
+    ``masks/<stem>.png``, whose values mean what its ``classes.json`` says, if there is one.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -49,9 +50,31 @@ class PredictionFolder:
         if not self.directory.is_dir():
             raise DataError(f"{directory}: no such folder; predictions are read from <folder>/<video>/<frame>.png")
 
-    def scored(self) -> Predictions:
-        """The labels as they are; the program that made them is unknown."""
-        return Predictions(self, provenance={"predictions": str(self.directory)})
+    def scored_on(self, dataset: VspwDataset, label_map: Path | None = None) -> Predictions:
+        """Predictions for ``dataset``; ``label_map`` is the file of a label map, None for the built-in one. UsageError
+        for a label map without classes of runs: values are then classes of the data set."""
+        labels, provenance = self.labels(dataset), {"predictions": str(self.directory)}
+        if labels is None:
+            if label_map is not None:
+                why = f"{self.directory} has no folders of runs with {CLASSES_NAME}; their values are the data set's"
+                raise UsageError(f"--label-map changes nothing: {why}; leave it out")
+            return Predictions(self, provenance=provenance)
+        pairs = None if label_map is None else read_label_map(label_map, labels, dataset.labels)
+        return Predictions(self, labels, pairs, provenance=provenance | {"label_map": str(label_map or "built in")})
+
+    def labels(self, dataset: VspwDataset) -> LabelSet | None:
+        """The classes of the runs in the folder; None for plain masks. DataError if videos have different ones."""
+        found: dict[tuple[str, ...] | None, tuple[Path, LabelSet | None]] = {}
+        for folder in filter(Path.is_dir, (self.directory / name for name in dataset.videos)):
+            path, labels = folder / CLASSES_NAME, None
+            if path.is_file() and ((folder / LABELS_NAME).exists() or (folder / MASKS_NAME).is_dir()):
+                classes = read_classes(folder, path)
+                labels = named_classes(str(path), classes.names, classes.colours)
+            found.setdefault(None if labels is None else labels.names, (folder, labels))
+        if len(found) > 1:
+            one, other = [str(folder) for folder, _ in found.values()][:2]
+            raise DataError(f"{one!r} and {other!r} have different classes; score them one after the other")
+        return next((labels for _, labels in found.values()), None)
 
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
         """Read the labels of each frame of ``video`` when they are requested."""

@@ -95,6 +95,18 @@ def distinct_palette(count: int) -> tuple[tuple[int, int, int], ...]:
     return tuple((red, green, blue) for red, green, blue in (is_set << 7 - bits).sum(axis=-1).tolist())
 
 
+def named_classes(name: str, names: Mapping[int, str], colours: Mapping[int, tuple[int, int, int]]) -> LabelSet:
+    """The label set ``name`` of a classes.json. Values between its classes are called by their numbers; `NO_CLASS` is
+    none."""
+    count = max((index for index in names if index < NO_CLASS), default=0) + 1
+    palette = enumerate(distinct_palette(count))
+    return LabelSet(
+        name,
+        tuple(names.get(index, f"{index}") for index in range(count)),
+        tuple(colours.get(index, colour) for index, colour in palette),
+    )
+
+
 def name_table(source: LabelSet, target: LabelSet, pairs: Mapping[str, str]) -> NDArray[np.int64]:
     """(K_source,) table: target index of each source class, -1 where ``pairs`` names no counterpart.
 

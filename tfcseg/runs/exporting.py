@@ -18,7 +18,7 @@ from tfcseg.exports import FILE_NAMES
 from tfcseg.exports.export import Exported, check_formats, check_names, export, matte_names
 from tfcseg.exports.labelled_video import LabelledVideo
 from tfcseg.files import claimed_files, identity, read_json_object
-from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
+from tfcseg.labels.label_sets import NO_CLASS, LabelSet, named_classes
 from tfcseg.media.frames import Image, prefetch_frames
 from tfcseg.media.images import natural_key
 from tfcseg.media.mask_folder import classes_of, read_classes, values_as_labels
@@ -186,8 +186,4 @@ def _labels_of(out: OutputDir, report: Mapping[str, Any], *, is_shown: bool) -> 
         known = classes_of(report.get("classes"), out.report_json)
     else:
         known = read_classes(out.path, out.classes_json)
-    named = {index: name for index, name in known.names.items() if index < NO_CLASS}
-    palette = distinct_palette(max(named, default=0) + 1)
-    names = (named.get(index, f"{index}") for index in range(len(palette)))  # values between them may have none
-    colours = (known.colours.get(index, colour) for index, colour in enumerate(palette))
-    return LabelSet("classes.json", tuple(names), tuple(colours))
+    return named_classes("classes.json", known.names, known.colours)
