@@ -89,6 +89,11 @@ def test_labels_of_a_row_or_column_become_a_video(tmp_path, size):
     assert np.array_equal(list(read_label_video(tmp_path / "out" / "labels.mkv")), masks_of(tmp_path / "out"))
 
 
+@pytest.mark.parametrize("how", ["-v", "-q"])
+def test_what_a_format_loses_is_said_once(out, how):
+    assert call("export", out, "--to", "yolo", "--overwrite", how).stderr.count("polygons cannot have holes") == 1
+
+
 def test_exporting_afterwards_gives_the_same_files(out, run_folder):
     for name in LASTING:
         (out / name).unlink()

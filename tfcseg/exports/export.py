@@ -84,8 +84,6 @@ def export(
             sync(scratch / name)
             (scratch / name).replace(folder / name)
         sync(folder)
-    for note in exported.notes:
-        logger.info("%s", note)
     logger.info("exported %s", ", ".join(exported.files.values()), extra={"output": folder})
     return exported
 
