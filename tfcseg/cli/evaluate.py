@@ -99,12 +99,11 @@ def command(
 
 
 def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
-    if not printing.quiet:
-        for skip in result.skipped[:_NOTES_SHOWN]:
-            where = skip.video if skip.frame is None else f"{skip.video}/{skip.frame}"
-            print_warning(f"{skip.kind}: {where}: {skip.reason}")
-        if len(result.skipped) > _NOTES_SHOWN:
-            print_warning(f"{len(result.skipped) - _NOTES_SHOWN} more like this; --json and eval.json list them all")
+    for skip in result.skipped[:_NOTES_SHOWN]:
+        where = skip.video if skip.frame is None else f"{skip.video}/{skip.frame}"
+        print_warning(f"{skip.kind}: {where}: {skip.reason}")
+    if len(result.skipped) > _NOTES_SHOWN:
+        print_warning(f"{len(result.skipped) - _NOTES_SHOWN} more like this; --json and eval.json list them all")
     if printing.as_json:
         print_json(result.to_json())
     else:

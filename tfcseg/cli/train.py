@@ -151,8 +151,8 @@ def _show_adapted(result: AdaptResult, printing: options.Printing) -> None:
     content = to_json(result)
     if not printing.quiet:
         print_tables(adapted_table(content), on_stderr=True)
-        if result.steps and not result.keeps_attention:
-            print_warning("the sparse attention was left out: it brought labels no closer to those of mode image")
+    if result.steps and not result.keeps_attention:
+        print_warning("the sparse attention was left out: it brought labels no closer to those of mode image")
     if printing.as_json:
         print_json(content)
     else:
