@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import defaultdict
 
 import numpy as np
 import PIL.Image
@@ -272,6 +273,19 @@ def test_masks_of_the_whole_video_are_a_baseline_for_a_part(part, out, clip, wei
             call(*command, "--modes", "reuse", "--keyframe-interval", 1, "--no-flow-consistency", "--json")
         )
         assert found["modes"]["reuse"]["agreement"] == 100
+
+
+def test_progress_counts_the_part_that_is_compared(out, clip, weights, tmp_path):
+    told = defaultdict(list)
+    plan = Plan(("reuse",), out / "image", flow_consistency=False)
+    compare.compare_video(
+        *(clip, tmp_path / "out", weights, plan),
+        start_s=0.4,
+        end_s=1,
+        on_progress=lambda task, done, total: told[task].append((done, total)),
+    )
+    assert told["baseline"] == [(0, 3), (1, 3), (2, 3)]
+    assert told["reuse"] == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_which_masks_a_part_has_is_found_in_one_pass(out, clip, monkeypatch):

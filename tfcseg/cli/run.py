@@ -224,7 +224,8 @@ def _listener(job: RunOptions, *, shown: bool) -> Iterator[Listener]:
             done += 1  # a resumed run begins with a later frame
             speed = done / max(time.monotonic() - started_s, 1e-3)
             name = info.source.path.name if info.source.is_on_disk else info.source.name
-            on_progress(name or info.source.name, frame.index + 1, frames_wanted(info, job), f"{speed:.1f} fps")
+            wanted = frames_wanted(info, job.start_s, job.end_s)
+            on_progress(name or info.source.name, frame.index + 1, wanted, f"{speed:.1f} fps")
 
         yield Listener(on_frame, on_progress)
 

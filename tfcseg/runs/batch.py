@@ -149,16 +149,16 @@ def _is_long(source: str, options: RunOptions) -> bool:
         info = probe(source)
     except TfcsegError:  # its run reports why
         return False
-    return (frames_wanted(info, options) or 0) > SECTION_PARTS * PART_FRAMES
+    return (frames_wanted(info, options.start_s, options.end_s) or 0) > SECTION_PARTS * PART_FRAMES
 
 
-def frames_wanted(info: VideoInfo, options: RunOptions) -> int | None:
-    """Frames of the part of a video that a run is of, if its container says how many the video has."""
+def frames_wanted(info: VideoInfo, start_s: float | None, end_s: float | None) -> int | None:
+    """Frames of a part of a video, if its container says how many the video has."""
     whole, rate = info.frames_declared, info.frame_rate
     if whole is None:
         return None
-    start, end = (math.ceil(Fraction(str(time_s or 0)) * rate) for time_s in (options.start_s, options.end_s))
-    return (whole if options.end_s is None else min(whole, end)) - start
+    start, end = (math.ceil(Fraction(str(time_s or 0)) * rate) for time_s in (start_s, end_s))
+    return (whole if end_s is None else min(whole, end)) - start
 
 
 def _run_shared(
