@@ -24,7 +24,7 @@ from tfcseg.training.labelling import (
     steadied,
     steady_labels,
 )
-from tfcseg.training.teachers import GRID, Teacher, soft_labels
+from tfcseg.training.teachers import GRID, Teacher, soft_labels, teacher_files
 
 COLOURS = {RED: (200, 30, 30), GREEN: (30, 200, 30), BLUE: (30, 30, 200), BACKGROUND: (110, 110, 110)}
 QUARTERS = ((RED, GREEN), (BLUE, BACKGROUND))
@@ -99,17 +99,25 @@ def test_a_network_with_coarse_labels_is_refused(tmp_path):
         Teacher(write_teacher(tmp_path / "small.tflite", size=64))
 
 
+def test_hidden_files_are_no_teachers(tmp_path, teacher):
+    (tmp_path / "._teacher.tflite").write_bytes(b"what macOS writes beside files on other disks")
+    assert teacher_files([tmp_path]) == [teacher]
+
+
 # --------------------------------------------------------------------------------------------------------------- media
 
 
 def test_media_are_found_in_folders_and_as_files(tmp_path):
-    for name in ("b/2.JPG", "b/1.png", "a/clip.mp4", "a/notes.txt", "a/._1.jpg", "c.webp", "b/3.tif", "a/tape.mts"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    hidden = ("a/._1.jpg", "b/.thumbnails/normal/1.png", "a/.Trash-1000/clip.mp4")
+    for name in ("b/2.JPG", "b/1.png", "a/clip.mp4", "a/notes.txt", *hidden, "c.webp", "b/3.tif", "a/tape.mts"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "b" / "folder.jpg").mkdir()
     found = find_media([tmp_path / "b", tmp_path / "c.webp", tmp_path / "a"])
     wanted = ["b/1.png", "b/2.JPG", "b/3.tif", "c.webp", "a/clip.mp4", "a/tape.mts"]
     assert found == [tmp_path / name for name in wanted]
+    root = tmp_path / "b" / ".thumbnails"
+    assert find_media([root]) == [root / "normal" / "1.png"], "a folder that is named is read"
 
 
 def test_files_that_several_roots_hold_are_found_once(tmp_path, monkeypatch):

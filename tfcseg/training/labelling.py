@@ -59,11 +59,12 @@ class Taught:
 
 
 def find_media(roots: Sequence[Path]) -> list[Path]:
-    """List images, and then videos, below ``roots``, sorted and once, without hidden files and masks; DataError if
-    there are none."""
+    """List images, and then videos, below ``roots``, sorted and once, without masks, hidden files and what hidden
+    folders hold; DataError if there are none."""
     found: list[Path] = []
     for root in roots:
-        files = [root] if root.is_file() else filter(Path.is_file, sorted(root.rglob("[!.]*")))
+        below = [path for path in sorted(root.rglob("*")) if not _is_hidden(path.relative_to(root))]
+        files = [root] if root.is_file() else filter(Path.is_file, below)
         found += [
             path for path in files if path.suffix.lower() in VIDEO_SUFFIXES or (is_image(path) and not is_mask(path))
         ]
@@ -71,6 +72,10 @@ def find_media(roots: Sequence[Path]) -> list[Path]:
         raise DataError(f"no images or videos below {', '.join(str(root) for root in roots)}")
     unique = {path.absolute(): path for path in found}.values()
     return sorted(unique, key=is_image, reverse=True)  # keeps the order of those that are equal
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def is_image(path: Path) -> bool:

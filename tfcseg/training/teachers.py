@@ -89,7 +89,7 @@ def teacher_files(paths: Sequence[Path]) -> list[Path]:
     """List teacher files and those in folders; UsageError for a path without any."""
     files: list[Path] = []
     for path in paths:
-        found = sorted(path.glob("*.tflite")) if path.is_dir() else [path]
+        found = sorted(path.glob("[!.]*.tflite")) if path.is_dir() else [path]
         if not found or not all(file.is_file() for file in found):
             raise UsageError(f"--teachers {path}: no such .tflite file, or none in this folder")
         files += found
