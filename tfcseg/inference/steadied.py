@@ -83,7 +83,8 @@ def shown_classes(masks: MaskFolder) -> LabelSet:
     unnamed = [f"{label}" for label in range(NO_CLASS)]
     if labels[NO_CLASS] == NO_CLASS - 1:
         # Of 8 bits, 255 is a class, shown as 254. Without void, values without names are 0 and 255 alone.
-        unnamed[-1] = f"{NO_CLASS}" if masks.void is None else f"{NO_CLASS - 1} or {NO_CLASS}"
+        is_alone = masks.void in (None, NO_CLASS - 1)
+        unnamed[-1] = f"{NO_CLASS}" if is_alone else f"{NO_CLASS - 1} or {NO_CLASS}"
     names: list[str] = []
     for label in range(NO_CLASS):
         name = first_of(given_names.get(label, unnamed[label : label + 1]), _NAMES_SHOWN, " or ")
