@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from multiprocessing import active_children
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ import pytest
 
 from tests.helpers.media import run_ffmpeg, write_clip, write_rotated
 from tests.helpers.tiny_teacher import BACKGROUND, BLUE, GREEN, RED, write_teacher
-from tfcseg.errors import DataError, OutputError
+from tfcseg.errors import DataError, OutputError, TfcsegError
 from tfcseg.media.images import read_image
 from tfcseg.media.reader import read_frames
 from tfcseg.training.labelling import (
@@ -166,6 +167,21 @@ def test_labels_are_made_once_and_a_killed_run_goes_on(tmp_path, teacher):
     assert label(images) == stills
     assert told == [(1, 1)]
     assert kept == [stills[0].labels.stat().st_mtime_ns, stills[2].labels.stat().st_mtime_ns]
+
+
+def test_a_killed_labelling_process_is_told_in_one_line_and_labels_are_kept(tmp_path, teacher):
+    images = [write_image(tmp_path / "photos" / f"{n}.png", quartered(90 + n)) for n in range(12)]
+
+    def kill(done, total):
+        for process in active_children():
+            process.kill()
+
+    with pytest.raises(TfcsegError, match="labelling processes was killed"):
+        label_media(images, [teacher], tmp_path / "cache", progress=kill)
+    kept = len([*(tmp_path / "cache" / "stills").glob("*.npy")])
+    told = []
+    assert len(label_media(images, [teacher], tmp_path / "cache", progress=lambda *counts: told.append(counts))) == 12
+    assert told[-1][1] == 12 - kept < 12
 
 
 def test_other_teachers_and_changed_files_get_other_labels(tmp_path, teacher):

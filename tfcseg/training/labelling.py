@@ -13,6 +13,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import DataError, InputError
+from tfcseg.errors import DataError, InputError, TfcsegError
 from tfcseg.files import replace_atomically
 from tfcseg.interrupts import ignore_interrupts
 from tfcseg.machine import available_cores
@@ -99,10 +100,16 @@ def label_media(
     missing = [job for job in jobs if not _is_complete(job[1])]
     if missing:
         workers = min(available_cores(), len(missing))
-        # Forking a process that runs torch threads may deadlock.
-        with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (tuple(teachers),)) as pool:
-            for done, _ in enumerate(pool.map(_label_file, missing, chunksize=1), start=1):
-                progress(done, len(missing))
+        try:
+            # Forking a process that runs torch threads may deadlock.
+            with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (tuple(teachers),)) as pool:
+                for done, _ in enumerate(pool.map(_label_file, missing, chunksize=1), start=1):
+                    progress(done, len(missing))
+        except BrokenProcessPool:
+            raise TfcsegError(
+                f"one of {workers} labelling processes was killed; too little memory? Finished labels are kept; run "
+                "the same command again, on fewer cores if memory is short (Linux: taskset -c 0 tfcseg train …)"
+            ) from None
     return [
         Taught(path, labels, tuple(sorted(labels.parent.glob("*.jpg"))) if labels.name == _OF_CLIP else ())
         for path, labels in jobs
