@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
+from inspect import signature
 from numbers import Integral, Real
 from typing import Any, TypeAlias, cast, get_args, get_type_hints
 
@@ -100,13 +101,15 @@ def check(options: Any, *, by_flag: bool = False) -> None:
             field.check(value, by_flag=by_flag)
 
 
-def sort_options(caller: str, given: Mapping[str, Any], *groups: Any) -> list[dict[str, Any]]:
-    """Split a function's keyword arguments into those of each options dataclass. Choices are accepted in any case.
-    Raises TypeError, naming the closest field, for an unknown keyword."""
+def sort_options(caller: Callable[..., Any], given: Mapping[str, Any], *groups: Any) -> list[dict[str, Any]]:
+    """Split a function's other keyword arguments into those of each options dataclass. Choices are accepted in any
+    case. Raises TypeError, naming the closest argument or all of them, for an unknown keyword."""
     known = {field.name: field for group in groups for field in declared(group)}
     for name in given:
         if name not in known:
-            raise TypeError(f"{caller}() has no option {name!r}; {hint(name, list(known))}")
+            own = [each.name for each in signature(caller).parameters.values() if each.kind is not each.VAR_KEYWORD]
+            names = list(dict.fromkeys([*own, *known]))
+            raise TypeError(f"{caller.__name__}() has no option {name!r}; {hint(name, names)}")
     spelt = {
         name: (find_name(value, known[name].option.choices) or value) if isinstance(value, str) else value
         for name, value in given.items()

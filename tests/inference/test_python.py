@@ -1,6 +1,7 @@
 """Python as its users write it: the documented examples, and what they may rely on."""
 
 import asyncio
+import json
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,10 @@ def test_arrays_come_one_by_one_or_together():
             tfcseg.segment(given, MODEL)
     with pytest.raises(TypeError, match="no option 'treshold'; did you mean threshold"):
         tfcseg.segment(images, MODEL, treshold=0.5)
+    with pytest.raises(TypeError, match=r"no option 'fps'; there are .* start_s, end_s, device, .* mode, "):
+        tfcseg.segment(images, MODEL, fps=5)
+    with pytest.raises(TypeError, match="no option 'start'; did you mean start_s"):
+        tfcseg.segment(images, MODEL, start=5)
     assert same(
         labels(tfcseg.segment(images, MODEL, mode="IMAGE")), labels(tfcseg.segment(images, MODEL, mode="image"))
     )
@@ -148,6 +153,24 @@ def test_run_takes_options_of_results_by_name(clip, tmp_path):
         tfcseg.run(clip, tmp_path / "no", MODEL, mask=False)
     with pytest.raises(UsageError, match="named like a file"):
         tfcseg.run(clip, tmp_path / "no.mp4", MODEL)
+
+
+def test_a_palette_may_be_a_dict(clip, tmp_path):
+    options = {"flow_consistency": False, "html": False}
+    tfcseg.run(clip, tmp_path / "out", MODEL, palette={"Sky": "#010203"}, **options)
+    classes = json.loads((tmp_path / "out" / "classes.json").read_text())
+    assert [each["colour"] for each in classes if each["name"] == "sky"] == [[1, 2, 3]]
+    with pytest.raises(tfcseg.FinishedError):
+        tfcseg.run(clip, tmp_path / "out", MODEL, palette={"sky": "010203"}, resume=True, **options)
+    wrong = {
+        "palette: no class 'skyy' in label set .*; did you mean sky?": {"skyy": "#010203"},
+        "palette: no class '5' in": {5: "#010203"},
+        r"palette: \(1, 2, 3\) is not a colour for 'sky'": {"sky": (1, 2, 3)},
+        "palette is 5; give a JSON file, or a dict": 5,
+    }
+    for said, palette in wrong.items():
+        with pytest.raises(UsageError, match=said):
+            tfcseg.run(clip, tmp_path / "no", MODEL, palette=palette, **options)
 
 
 def test_values_of_other_types_are_one_line(clip, tmp_path):
