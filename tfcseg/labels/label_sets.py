@@ -159,15 +159,19 @@ def palette_for(names: Sequence[str]) -> Palette:
 _HEX = re.compile(r"#?([0-9a-fA-F]{6})")
 
 
-def read_palette(path: Path, labels: LabelSet) -> LabelSet:
-    """``labels`` in the colours of a JSON file, ``{"person": "#ff2a48", …}``; other classes keep theirs.
+def read_palette(given: str | Path | Mapping[str, str], labels: LabelSet) -> LabelSet:
+    """``labels`` in the colours of a JSON file or a mapping, ``{"person": "#ff2a48", …}``; other classes keep theirs.
 
     UsageError if it cannot be read, or names a class that there is not, a class twice, or no colour.
     """
+    if not isinstance(given, str | Path | Mapping):
+        raise UsageError(f"palette is {given!r}; give a JSON file, or a dict of classes and colours")
+    where = "palette" if isinstance(given, Mapping) else str(given)
     try:
-        colours = {labels.index(name): _colour(name, value) for name, value in read_json_object(path).items()}
+        content = given if isinstance(given, Mapping) else read_json_object(Path(given))
+        colours = {labels.index(str(name)): _colour(name, value) for name, value in content.items()}
     except DataError as error:
-        raise UsageError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
+        raise UsageError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
     return replace(labels, palette=tuple(colours.get(index, own) for index, own in enumerate(labels.palette)))
 
 

@@ -156,7 +156,7 @@ class ResultOptions:
         """``labels`` in the colours of the palette, if there is one; UsageError if it cannot be used."""
         from tfcseg.labels.label_sets import read_palette
 
-        return labels if self.palette is None else read_palette(Path(self.palette), labels)
+        return labels if self.palette is None else read_palette(self.palette, labels)
 
 
 @dataclass(frozen=True, slots=True)
