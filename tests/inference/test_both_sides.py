@@ -20,6 +20,7 @@ from tfcseg.inference.intervals import run_intervals, stream
 from tfcseg.inference.options import checked_options, in_mode, variant_options
 from tfcseg.media.reader import read_frames
 from tfcseg.model.evidence import WeightedLogits
+from tfcseg.model.options import MODES
 from tfcseg.weights.loading import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -349,12 +350,29 @@ def test_completed_options_can_be_given_again(given):
     assert in_mode(MODEL, complete, complete.mode) == complete
 
 
-def test_low_latency_of_a_model_with_both_sides_uses_the_past():
-    config = replace(MODEL.card.config, defaults=checked_options(MODEL, keyframe_scale=1.2, **ADAPTIVE))
-    model = replace(MODEL, card=replace(MODEL.card, config=config))
+@pytest.fixture
+def two_sided():
+    """A model that takes both sides, adaptive keyframes and larger ones unless it is told otherwise."""
+    config = replace(MODEL.card.config, defaults=checked_options(MODEL, keyframe_scale=1.5, **ADAPTIVE))
+    return replace(MODEL, card=replace(MODEL.card, config=config))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_completed_options_can_be_taken_to_any_mode(two_sided, mode):
+    complete = checked_options(two_sided, mode=mode)
+    seen_px = complete.keyframe_size
+    for other in MODES:
+        found = in_mode(two_sided, complete, other)
+        assert found.mode == other
+        assert found.keyframe_size == seen_px, "modes are compared at one size"
+        assert in_mode(two_sided, found, other) == found
+
+
+def test_low_latency_of_a_model_with_both_sides_uses_the_past(two_sided):
+    model = two_sided
     assert checked_options(model).sides == "both"
     found = checked_options(model, latency="low")
-    assert (found.sides, found.keyframes, found.keyframe_scale) == ("past", "adaptive", 1.2)
+    assert (found.sides, found.keyframes, found.keyframe_scale) == ("past", "adaptive", 1.5)
     for one in ({"sides": "one"}, {"threshold": 0.5}, {"mode": "reuse"}):
         found = checked_options(model, latency="low", **one)
         assert (found.sides, found.keyframes, found.keyframe_scale) == ("one", "fixed", 1)

@@ -23,15 +23,10 @@ def checked_options(model: Known, options: InferenceOptions | None = None, **giv
     wanted = replace(options or InferenceOptions(), **given)
     check(wanted)
     complete = _completed(model, _sided(model, wanted))
+    _refuse_without_effect(complete, _completed(model, InferenceOptions()))
     if complete.things_share and not model.card.config.things:
         raise UsageError(f"{model.card.name} has no second network for things; leave out --things-share")
-    if complete.sides == "one" and complete.keyframes == "adaptive":
-        raise UsageError(f"adaptive keyframes need {_WEIGHED}")
-    if complete.sides == "one" and complete.keyframe_scale != 1 and complete.mode != "image":
-        raise UsageError(f"larger keyframes need {_WEIGHED}, or mode image")
-    if complete.mode == "image":
-        complete = replace(complete, keyframe_interval=1)
-    return complete
+    return replace(complete, keyframe_interval=1) if complete.mode == "image" else complete
 
 
 def _completed(model: Known, options: InferenceOptions) -> InferenceOptions:
@@ -46,34 +41,43 @@ ONE_SIDED = ("threshold", "correlation")
 
 
 def _sided(model: Known, wanted: InferenceOptions) -> InferenceOptions:
-    """Return ``wanted`` with one side, or only the past, where more is impossible or not requested; UsageError if it is
-    requested, but impossible."""
-    if wanted.sides in ("past", "both") and wanted.mode != WEIGHED:
-        raise UsageError(f"--sides {wanted.sides} works in mode {WEIGHED} only")
-    if wanted.sides == "both" and wanted.latency == "low":
-        raise UsageError("both sides need the next keyframe, and low latency waits for nothing; use --sides past")
-    of_one = [name for name in ONE_SIDED if getattr(wanted, name) is not None]
-    if wanted.sides in ("past", "both"):
-        usual = _completed(model, InferenceOptions())
-        for name in of_one:  # completed options have the model's
-            if getattr(wanted, name) != getattr(usual, name):
-                raise UsageError(f"--{name} only has an effect with --sides one")
-    if wanted.mode != WEIGHED or (wanted.sides is None and of_one) or wanted.sides == "one":
+    """Return ``wanted`` with one side, or only the past, where sides are not given and more is impossible or not
+    requested."""
+    is_for_one = wanted.sides is None and any(getattr(wanted, name) is not None for name in ONE_SIDED)
+    if wanted.mode != WEIGHED or is_for_one or wanted.sides == "one":
         scale = wanted.keyframe_scale or (THE_MODELS if wanted.mode == "image" else 1.0)
-        return replace(wanted, sides="one", keyframes=wanted.keyframes or "fixed", keyframe_scale=scale)
-    if wanted.latency == "low" and _completed(model, wanted).sides == "both":
+        sides, keyframes = wanted.sides or "one", wanted.keyframes or "fixed"
+        return replace(wanted, sides=sides, keyframes=keyframes, keyframe_scale=scale)
+    if wanted.sides is None and wanted.latency == "low" and _completed(model, wanted).sides == "both":
         return replace(wanted, sides="past")
     return wanted
 
 
+def _refuse_without_effect(complete: InferenceOptions, usual: InferenceOptions) -> None:
+    """Raise UsageError if some of the ``complete`` options have no effect with the others, and are not as ``usual``."""
+    if complete.sides == "one":
+        if complete.keyframes == "adaptive":
+            raise UsageError(f"adaptive keyframes need {_WEIGHED}")
+        if complete.keyframe_scale != 1 and complete.mode != "image":
+            raise UsageError(f"larger keyframes need {_WEIGHED}, or mode image")
+        return
+    if complete.mode != WEIGHED:
+        raise UsageError(f"--sides {complete.sides} works in mode {WEIGHED} only")
+    if complete.sides == "both" and complete.latency == "low":
+        raise UsageError("both sides need the next keyframe, and low latency waits for nothing; use --sides past")
+    for name in ONE_SIDED:
+        if getattr(complete, name) != getattr(usual, name):
+            raise UsageError(f"--{name} only has an effect with --sides one")
+
+
 def in_mode(model: LoadedModel, options: InferenceOptions, mode: str) -> InferenceOptions:
-    """Complete ``options`` for another mode, with one side where more is impossible."""
+    """Complete ``options``, perhaps those of another mode, for ``mode``, without what has no effect there."""
     if mode == "image":
         options = replace(options, sides=THE_MODELS, keyframes=THE_MODELS)
-    elif mode != WEIGHED:
+    elif mode != WEIGHED or (options.mode == "image" and options.sides == "one"):
         options = _one_sided(model, options)
     elif options.sides in ("past", "both"):
-        options = replace(options, threshold=THE_MODELS, correlation=THE_MODELS)
+        options = replace(options, **dict.fromkeys(ONE_SIDED, THE_MODELS))
     return checked_options(model, options, mode=mode)
 
 
