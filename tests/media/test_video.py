@@ -380,6 +380,16 @@ def test_first_real_video_stream_is_taken(tmp_path, clip):
     assert (info.width, info.height, info.audio, warnings) == (64, 48, "aac", [])
 
 
+@pytest.mark.parametrize("suffix", ["wmv", "mkv", "mp4"])
+def test_a_longer_stream_beside_the_video_is_no_damage(tmp_path, clip, suffix):
+    """WMV files state the longest duration for all streams."""
+    first = write_clip(tmp_path / "first.mkv", 25)
+    path = tmp_path / f"two.{suffix}"
+    run_ffmpeg("-i", first, "-i", clip, "-map", "0:v", "-map", "1:v", path)
+    numbers, _, _, warnings = decode(path)
+    assert (len(numbers), warnings) == (25, [])
+
+
 def test_cover_art_alone_is_no_video(tmp_path):
     cover = tmp_path / "cover.png"
     run_ffmpeg("-f", "lavfi", "-i", "color=blue:s=32x32", "-frames:v", "1", cover)

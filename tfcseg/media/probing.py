@@ -391,8 +391,8 @@ def _read_duration(container: InputContainer, stream: VideoStream) -> tuple[floa
     """Duration, unless it is implausible as in a damaged header, and whether it is this stream's own."""
     if stream.duration is not None and stream.time_base is not None:
         own_s = float(stream.duration * stream.time_base)
-        if 0 <= own_s < _LONGEST_VIDEO_S:
-            return own_s, True
+        if 0 <= own_s < _LONGEST_VIDEO_S:  # WMV states the longest one for each stream
+            return own_s, len(container.streams) == 1 or "asf" not in container.format.name
     if container.duration is None:
         return None, False
     # Matroska states the end: parts cut from the middle of a file keep their times.
