@@ -24,11 +24,15 @@ def labels_of(logits: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
 
 
 def inputs_of(session: onnxruntime.InferenceSession, frame: np.ndarray) -> dict[str, np.ndarray]:
-    """The frame at the size of each of the graph's inputs that is a picture."""
-    sizes = {each.name: each.shape[1:3] for each in session.get_inputs() if each.type == "tensor(uint8)"}
-    how = [cv2.INTER_AREA if min(frame.shape[:2]) > min(size) else cv2.INTER_LINEAR for size in sizes.values()]
-    resized = [cv2.resize(frame, size[::-1], interpolation=by) for size, by in zip(sizes.values(), how, strict=True)]
-    return {name: picture[None] for name, picture in zip(sizes, resized, strict=True)}
+    """The frame at the size of each input that is a picture; like tfcseg, halve large ones first, which is fast."""
+    inputs = {}
+    for each in (each for each in session.get_inputs() if each.type == "tensor(uint8)"):
+        picture, size = frame, np.array(each.shape[1:3])
+        how = cv2.INTER_AREA if min(frame.shape[:2]) > min(size) else cv2.INTER_LINEAR
+        while not np.any(np.mod(picture.shape[:2], 2)) and np.all(picture.shape[:2] >= 2 * size):
+            picture = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=how)
+        inputs[each.name] = cv2.resize(picture, size[::-1].tolist(), interpolation=how)[None]
+    return inputs
 
 
 model, video, folder = map(Path, sys.argv[1:4])
