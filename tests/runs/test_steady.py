@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,8 +14,10 @@ from tests.helpers.command_line import call
 from tests.helpers.media import LOSSLESS, write_video
 from tests.helpers.tiny_model import write_tiny_model
 from tfcseg.errors import DataError
-from tfcseg.inference.steadied import read_sureness
+from tfcseg.inference.steadied import read_sureness, shown_classes
+from tfcseg.media.mask_folder import open_masks
 from tfcseg.media.masks import MaskForm, read_label_video, read_values, write_values
+from tfcseg.media.reader import probe, read_frames
 
 SIZE = (64, 96)
 FRAMES = 12
@@ -120,6 +123,23 @@ def test_ids_that_share_a_colour_are_told_apart(tmp_path, model, names):
         listed = json.loads((tmp_path / "out" / "classes.json").read_bytes())
         colours = {each["name"]: each["colour"] for each in listed}
         assert colours["cat"] == colours["dog"] != colours["owl"]
+
+
+def test_the_legend_names_ids_of_16_bits(tmp_path, model):
+    """60000 and 300 have the colours of other ids."""
+    size, frames = (200, 240), []
+    video = write_video(tmp_path / "a.mkv", [np.full((*size, 3), 90, np.uint8)] * 3, video=LOSSLESS)
+    mask = np.full(size, 300, np.uint16)
+    mask[60:140, 100:220] = 60000
+    given = write_masks(tmp_path / "given", [mask] * 3, MaskForm("I;16", 16))
+    options = {"html": False, "flow_consistency": False, "on_frame": lambda frame, info: frames.append(frame)}
+    tfcseg.steady(video, given, tmp_path / "out", model, **options)
+    assert frames[1].classes == {"300": pytest.approx(0.8), "60000": pytest.approx(0.2)}
+    drawn = next(read_frames(tmp_path / "out" / "overlay.mp4")).image.astype(int)
+    plain = replace(frames[0], label_set=shown_classes(open_masks(given, probe(video))))
+    assert {"48", "40"} <= plain.classes.keys()
+    right, wrong = (abs(drawn - frame.overlay(legend=True)).mean() for frame in (frames[0], plain))
+    assert right < wrong
 
 
 def test_masks_of_0_and_255_have_no_void(tmp_path, model):

@@ -119,14 +119,17 @@ class Legend:
     def __init__(self, label_set: LabelSet, size: tuple[int, int], always: Sequence[int] = ()) -> None:
         self._label_set, self._size, self._always = label_set, size, tuple(always)
         self._font_px = font_px_for(size) or 0
+        self._names: Sequence[str] = label_set.names
         self._places: dict[int, int] = {}  # row of each class: 0 is the lowest; on upwards, then in the next column
         self._absent: dict[int, int] = {}  # for how many frames a class with a place has been missing
         self.shown: tuple[int, ...] = ()
 
-    def draw(self, image: Image, shares: NDArray[np.float64]) -> None:
-        """Draw on ``image`` in place, given the (K,) ``shares`` of its classes (zero for those that are not drawn)."""
+    def draw(self, image: Image, shares: NDArray[np.float64], names: Sequence[str] = ()) -> None:
+        """Draw on ``image`` in place, given the (K,) ``shares`` of its classes (zero for those that are not drawn), and
+        their ``names`` if they are others in this frame."""
         if not self._font_px:
             return
+        self._names = names or self._label_set.names
         margin, row_px = self._font_px // 2, row_px_of(self._font_px)
         listed = self._always or range(len(self._label_set))
         column_px = max(self._row(index).colour.shape[1] for index in listed) + self._font_px // 3
@@ -167,5 +170,5 @@ class Legend:
             self._places[index], self._absent[index] = place, 0
 
     def _row(self, index: int, *, is_dim: bool = False) -> Panel:
-        name, colour = self._label_set.names[index], self._label_set.palette[index]
+        name, colour = self._names[index], self._label_set.palette[index]
         return text_panel(name, self._font_px, self._size[1] // 2, colour, is_dim=is_dim)

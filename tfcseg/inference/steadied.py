@@ -6,8 +6,9 @@ Letters: H W image, K classes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tfcseg.inference.steadying import LinkedFrame, link_frames, steady
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, distinct_palette
 from tfcseg.media.frames import Frame, prefetch
 from tfcseg.media.mask_folder import MaskFolder
-from tfcseg.media.masks import Mask
+from tfcseg.media.masks import Mask, count_values
 from tfcseg.spelling import first_of
 
 _NAMES_SHOWN = 3  # of ids of instances that share a colour
@@ -85,11 +86,27 @@ def shown_classes(masks: MaskFolder) -> LabelSet:
         # Of 8 bits, 255 is a class, shown as 254. Without void, values without names are 0 and 255 alone.
         is_alone = masks.void in (None, NO_CLASS - 1)
         unnamed[-1] = f"{NO_CLASS}" if is_alone else f"{NO_CLASS - 1} or {NO_CLASS}"
-    names: list[str] = []
-    for label in range(NO_CLASS):
-        name = first_of(given_names.get(label, unnamed[label : label + 1]), _NAMES_SHOWN, " or ")
-        names.append(f"{name} ({label})" if name in names else name)
-    return LabelSet("masks", tuple(names), tuple(palette[:NO_CLASS]))
+    return LabelSet("masks", _joined(given_names, unnamed), tuple(palette[:NO_CLASS]))
+
+
+def classes_in(masks: MaskFolder, mask: Mask | None, labels: LabelSet) -> LabelSet:
+    """``labels`` named after the ids that a ``mask`` has, if it has 16 bits, in which ids share labels."""
+    if mask is None or mask.dtype == np.uint8:
+        return labels
+    names: dict[int, list[str]] = {}
+    table = masks.labels_of_values
+    for value in np.flatnonzero(count_values(mask)).tolist():
+        names.setdefault(int(table[value]), []).append(masks.classes.names.get(value, f"{value}"))
+    return replace(labels, names=_joined(names, labels.names))
+
+
+def _joined(names: Mapping[int, Sequence[str]], others: Sequence[str]) -> tuple[str, ...]:
+    """A name for each label, of its ``names`` or the ``others``; no two are the same."""
+    found: dict[str, None] = {}
+    for label, other in enumerate(others):
+        name = first_of(names.get(label, [other]), _NAMES_SHOWN, " or ")
+        found[f"{name} ({label})" if name in found else name] = None
+    return tuple(found)
 
 
 def compared_values(masks: MaskFolder, size: tuple[int, ...], given: Mask | None, mask: Mask | None) -> list[Mask]:
@@ -149,7 +166,7 @@ def _segmented(
         updated_fraction=changed,
         model_ms=1000 * seconds,
         is_held=frame.is_held,
-        label_set=labels,
+        label_set=classes_in(masks, mask, labels),
         steadied=SteadiedMask(mask, compared_values(masks, size, given, mask), given is None and mask is not None),
         ends_group=True,
     )

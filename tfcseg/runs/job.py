@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from tfcseg.errors import OutputError, UsageError
 from tfcseg.files import replace_atomically
 from tfcseg.inference.engine import IntervalNetwork
-from tfcseg.inference.steadied import compared_values, shown_classes
+from tfcseg.inference.steadied import classes_in, compared_values, shown_classes
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.media.frames import FrameSource, VideoInfo
 from tfcseg.media.mask_folder import MaskFolder
@@ -136,6 +137,12 @@ class Job:
         if self.options.mask_names == "source":
             return folder / f"{Path(self.info.names[index]).stem}.png"
         return numbered(folder, index)
+
+    def names(self, index: int) -> Sequence[str]:
+        """Names of the classes in a frame whose mask is written."""
+        if self.given is None:
+            return self.labels.names
+        return classes_in(self.given, self.compared_values(index)[0], self.labels).names
 
     def compared_values(self, index: int) -> list[Mask]:
         """What a frame's steadied mask and the one that was given have to compare with the next frame's."""

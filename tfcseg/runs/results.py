@@ -91,7 +91,7 @@ class ResultWriter:
         if is_last:
             self.measurer.remember(image, [labels] if given is None else self.job.compared_values(index))
         if index >= self._part_start:
-            self.videos.write(image, labels, class_shares(labels, len(self.labels)))
+            self.videos.write(image, labels, class_shares(labels, len(self.labels)), self.job.names(index))
 
     def write(self, frame: SegmentedFrame) -> None:
         """Render and write one frame; OutputError if something cannot be written."""
@@ -100,7 +100,7 @@ class ResultWriter:
             frame = frame.without_unsure(self.job.options.unsure)
         shares = self.measurer.add(frame)
         self._write_pictures(frame)
-        self.videos.write(frame.image, frame.labels, shares)
+        self.videos.write(frame.image, frame.labels, shares, frame.label_set.names)
         self._frames += 1
         self.carried = frame.carried
         if self._frames % self.part_frames:
@@ -228,13 +228,13 @@ class Videos:
         if self.legend is not None and checkpoint is not None and checkpoint.legend is not None:
             self.legend.restore(checkpoint.legend)
 
-    def write(self, image: Image, labels: Labels, shares: NDArray[np.float64]) -> None:
-        """Append one frame, (H, W, 3) RGB, with its (H, W) ``labels`` and the (K,) ``shares`` of its classes."""
+    def write(self, image: Image, labels: Labels, shares: NDArray[np.float64], names: Sequence[str]) -> None:
+        """Append one frame, (H, W, 3) RGB, with its (H, W) ``labels``, and (K,) ``shares`` and ``names`` of classes."""
         pictures = {"source": image}
         if {*self._names} - {"source"}:
             picture = overlay(image, labels, self._palette, alpha=self._alpha, visible=self._visible)
             if self.legend is not None:
-                self.legend.draw(picture, shares * self._visible)
+                self.legend.draw(picture, shares * self._visible, names)
             pictures["overlay"] = picture
         if "side_by_side" in self._names:
             pictures["side_by_side"] = side_by_side([image, picture], ["source", "tfcseg"])
