@@ -100,13 +100,14 @@ def check(options: Any, *, by_flag: bool = False) -> None:
             field.check(value, by_flag=by_flag)
 
 
-def sort_options(caller: str, given: Mapping[str, Any], *groups: Any) -> list[dict[str, Any]]:
-    """Split a function's keyword arguments into those of each options dataclass. Choices are accepted in any case.
-    Raises TypeError, naming the closest field, for an unknown keyword."""
+def sort_options(function: Any, given: Mapping[str, Any], *groups: Any) -> list[dict[str, Any]]:
+    """Split keyword arguments of ``function`` into those of each options dataclass. Choices are accepted in any case.
+    Raises TypeError, naming the closest keyword, for an unknown one."""
     known = {field.name: field for group in groups for field in declared(group)}
     for name in given:
         if name not in known:
-            raise TypeError(f"{caller}() has no option {name!r}; {hint(name, list(known))}")
+            names = [*function.__kwdefaults__, *known]
+            raise TypeError(f"{function.__name__}() has no option {name!r}; {hint(name, names)}")
     spelt = {
         name: (find_name(value, known[name].option.choices) or value) if isinstance(value, str) else value
         for name, value in given.items()

@@ -91,7 +91,7 @@ def segment(
     gaps in ``index`` show what was left out, and LostConnection is raised when the stream ends. Raises UsageError for
     options that make no sense, InputError for unreadable input, WeightsError for the model.
     """
-    (inference,) = sort_options("segment", options, InferenceOptions)
+    (inference,) = sort_options(segment, options, InferenceOptions)
     source: Source | None = None
     with in_python_words():
         if isinstance(frames, str | Path | int | Source):

@@ -115,7 +115,7 @@ def run(
     rows of finished frames stay, and the same call with ``resume`` continues from there. FinishedError, which is not a
     failure, if nothing is left to resume; the model is not loaded then.
     """
-    inference, written = sort_options("run", options, InferenceOptions, ResultOptions)
+    inference, written = sort_options(run, options, InferenceOptions, ResultOptions)
     wanted = RunOptions(
         inference=InferenceOptions(**inference),
         device=DeviceOptions(device, precision),
@@ -184,7 +184,7 @@ def steady(
     `ResultOptions`, such as ``void=0`` and ``overlay=False``. ``model`` is the one whose features are compared.
     Failures and ``resume`` are as in `tfcseg.run`.
     """
-    steadied, written = sort_options("steady", options, SteadyOptions, ResultOptions)
+    steadied, written = sort_options(steady, options, SteadyOptions, ResultOptions)
     wanted = RunOptions(
         device=DeviceOptions(device, precision),
         frame_rate=frame_rate,
