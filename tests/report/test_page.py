@@ -145,6 +145,15 @@ def test_frames_that_do_not_change_are_no_moments():
     assert pooled([0.0] * 500).greatest(10) == []
 
 
+def test_a_still_picture_is_one_doubtful_moment():
+    recorder = PageRecorder(PALETTE, RATE)
+    image, labels = next(scenes(1))
+    for row in rows_of(60):
+        still = replace(row, label_change=0.0 if row.frame % 30 else row.label_change, unsure=0.5)
+        recorder.add(still, class_shares(labels, len(NAMES)), image, labels, sure_of(0))
+    assert [each.index for each in recorder.greatest("doubt")] == [0, 30]
+
+
 def jpeg_of(url):
     start, _, data = url.partition(",")
     assert start == "data:image/jpeg;base64"

@@ -82,7 +82,7 @@ class PageRecorder:
         if previous is not None and row.label_change is not None:
             change = row.label_change
             self._pools["moment"].offer(index, change, lambda: self._moment(row, image, previous, labels))
-        if sure is not None and row.unsure is not None:
+        if sure is not None and row.unsure is not None and row.label_change != 0:  # a still picture is shown once
             is_unsure = sure < 255 * self.unsure_below
             self._pools["doubt"].offer(index, row.unsure, lambda: self._doubt(row, image, labels, is_unsure))
         self._previous = labels
