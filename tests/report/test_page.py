@@ -347,6 +347,21 @@ def test_the_shortest_videos_have_pages(tmp_path, frames):
     assert Page(tmp_path / "report.html").data["frames"] == frames
 
 
+def test_the_page_says_how_many_pixels_have_no_class(tmp_path, page):
+    assert "no class" not in page.text
+    report = make_report()
+    write_page(tmp_path / "report.html", replace(report, classes=report.classes[:3]), record(5))
+    assert "40.0 % of the pixels have no class." in Page(tmp_path / "report.html").text
+
+
+def test_without_label_changes_to_measure_there_is_no_word_on_them(tmp_path):
+    report = make_report()
+    write_page(
+        tmp_path / "report.html", replace(report, stability=replace(report.stability, label_change=None)), record(1)
+    )
+    assert "stable" not in Page(tmp_path / "report.html").text
+
+
 def test_nothing_is_loaded_from_elsewhere(page):
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page.source)
     for address in page.attributes("src") + page.attributes("href"):

@@ -163,6 +163,11 @@ class Report:
     steady: SteadyFacts | None = None  # of `tfcseg steady`
     run: Mapping[str, str | float | bool | None] | None = None  # all that decided what was written; None: a stream
 
+    @property
+    def unlabelled(self) -> float:
+        """Share of the pixels that have no class."""
+        return round(1 - sum(each.share for each in self.classes), 6)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
