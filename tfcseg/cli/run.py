@@ -263,7 +263,8 @@ def _summary(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
     if report.unlabelled:
         shares.append(("no class", report.unlabelled))
     yield "classes", ", ".join(f"{name} {percent(share, 0)}" for name, share in shares)
-    yield "written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"
+    if report.outputs:
+        yield "written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"
 
 
 Video = Annotated[str, typer.Argument(metavar="VIDEO", help="The video, or folder of images, that the masks are of.")]
