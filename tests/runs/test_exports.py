@@ -11,7 +11,7 @@ import pytest
 import tfcseg
 from tests.exports.test_annotations import read_coco, unzipped
 from tests.helpers.command_line import call
-from tests.helpers.media import folder_of_images, write_video
+from tests.helpers.media import LOSSLESS, folder_of_images, write_video
 from tests.helpers.tiny_model import NAMES, build_tiny_model, moving_images, write_tiny_model
 from tests.runs.test_resume import interrupt
 from tfcseg.errors import DataError, FinishedError, OutputError, TfcsegError, UsageError
@@ -257,6 +257,17 @@ def test_mattes_find_the_source_or_say_what_is_missing(clip, out, tmp_path):
     assert call("export", out, *matte, "--source", clip).returncode == 0
     shutil.copy(clip, out / "source.mp4")  # what --copy-source writes
     assert call("export", out, *matte).returncode == 0
+
+
+def test_mattes_of_odd_size_are_made_from_the_copy_of_the_source(tmp_path):
+    clip = write_video(tmp_path / "clip.mkv", moving_images(3, (47, 63)), video=LOSSLESS)
+    out = tmp_path / "out"
+    tfcseg.run(clip, out, MODEL, export="matte", copy_source=True, flow_consistency=False)
+    mattes = sorted(path.name for path in out.glob("matte_*"))
+    clip.rename(tmp_path / "elsewhere.mkv")
+    done = call("export", out, "--to", "matte", "--overwrite")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert mattes == sorted(path.name for path in out.glob("matte_*"))
 
 
 @pytest.mark.parametrize("given", ["../in/clip.mp4", "in/clip.mp4", "clip.mp4"])
