@@ -361,6 +361,14 @@ def test_frames_that_cvat_and_yolo_cannot_tell_apart_are_refused(tmp_path):
         export_run(tmp_path / "out", ResultOptions(export="cvat"))
 
 
+@pytest.mark.parametrize("name", ["cvat", "yolo"])
+def test_frames_whose_names_have_several_lines_are_refused_where_there_is_a_list_of_them(tmp_path, name):
+    folder_of_images(tmp_path / "in", moving_images(2, (32, 48)), ["a.png", "b\nc.png"])
+    with pytest.raises(UsageError, match=rf"{name} lists frames one per line, and 'b\\nc' has several; rename it"):
+        tfcseg.run(tmp_path / "in", tmp_path / "out", MODEL, export=name)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_package_that_is_missing_is_named(clip, tmp_path, monkeypatch):
     monkeypatch.setattr("tfcseg.exports.export.importlib.util.find_spec", lambda name: None)
     with pytest.raises(TfcsegError, match=r"pip install 'tfcseg\[coco\]'"):
