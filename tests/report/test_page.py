@@ -29,7 +29,7 @@ from tests.helpers.page_fixture import (
 )
 from tfcseg.drawing.render import class_shares, overlay
 from tfcseg.errors import OutputError
-from tfcseg.report.html import relative_url, shown_percent, shown_time
+from tfcseg.report.html import relative_url, shown_number, shown_percent, shown_time
 from tfcseg.report.moments import Moment, MomentPool, greatest_moments
 from tfcseg.report.page import write_page
 from tfcseg.report.player import SERIES, ThinnedSeries
@@ -523,5 +523,8 @@ def test_numbers_for_people():
     assert [shown_percent(share) for share in (None, math.nan, 0.0, 0.00001, 0.012345, 1.0)] == [
         *("–", "–"),
         *("0.00 %", "<0.01 %", "1.23 %", "100.00 %"),
+    ]
+    assert [shown_number(speed, 1, "fps") for speed in (None, 0, 0.03, 1234.5)] == [
+        *("–", "0.0 fps", "<0.1 fps", "1,234.5 fps"),
     ]
     assert [shown_time(seconds) for seconds in (0, 59.999, 61.5)] == ["0:00.00", "1:00.00", "1:01.50"]
