@@ -110,7 +110,8 @@ class StabilityFacts:
     similarity: float | None
     updated_fraction: float | None
     keyframes: int
-    pulse: float | None = None  # greatest mean label change of a phase of the keyframe interval ÷ mean over phases
+    pulse: float | None = None
+    """Greatest mean label change of a phase of the keyframe interval ÷ mean over phases, without cuts."""
 
 
 @dataclass(frozen=True, slots=True)
