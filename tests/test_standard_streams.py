@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import tfcseg
 from tests.helpers.command_line import call
 from tests.helpers.media import write_clip
 from tests.helpers.tiny_model import write_tiny_model
@@ -51,6 +53,22 @@ def test_what_a_full_stdout_cannot_take_is_told(clip, weights, tmp_path):
     done = shell("run", clip, "-o", tmp_path / "out", "-m", weights, *QUICK, "--json", "-q", streams="> /dev/full")
     assert (done.returncode, done.stderr) == (1, "error: cannot write to stdout: No space left on device\n")
     assert results(tmp_path / "out") >= {"frames.csv", "masks", "overlay.mp4", "report.json"}
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path):
+    (tmp_path / "gone").mkdir()
+    moved = f'cd "{tmp_path}/gone" && rmdir "{tmp_path}/gone" && "$0" "$@"'
+    root = str(Path(tfcseg.__file__).parent.parent)
+    done = subprocess.run(
+        ["bash", "-c", moved, sys.executable, "-m", "tfcseg", "models"],
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    said = "error: the current folder is gone: No such file or directory; change to another one\n"
+    assert (done.returncode, done.stderr) == (1, said)
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("run", "--help"), ("models",), ()])

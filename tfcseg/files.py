@@ -59,15 +59,14 @@ def claimed_files(
 
 @contextmanager
 def removed_if_unused(folder: Path) -> Iterator[None]:
-    """If the block fails, remove a folder that it has made and left empty."""
+    """Remove a folder that the block has made and left empty."""
     is_new = not os.path.lexists(folder)
     try:
         yield
-    except BaseException:
+    finally:
         if is_new:
             with suppress(OSError):  # something was written, or the folder was not made
                 folder.rmdir()
-        raise
 
 
 def refuse_results(existing: Sequence[Path]) -> None:

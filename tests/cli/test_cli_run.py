@@ -284,6 +284,14 @@ def test_senseless_options_are_usage_errors_and_leave_nothing(clip, weights, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_that_only_prints_leaves_nothing(clip, weights, tmp_path):
+    switches = ("--no-overlay", "--no-masks", "--no-csv", "--no-report", "--json")
+    done = call("run", clip, "-o", tmp_path / "out", "-m", weights, *switches)
+    assert json.loads(done.stdout)["outputs"] == {}
+    assert "written" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -151,6 +151,8 @@ def test_run_takes_options_of_results_by_name(clip, tmp_path):
         tfcseg.run(clip, tmp_path / "no", MODEL, classes="skyy")
     with pytest.raises(TypeError, match="no option 'mask'; did you mean masks"):
         tfcseg.run(clip, tmp_path / "no", MODEL, mask=False)
+    with pytest.raises(TypeError, match=r"run\(\) has no option 'start'; did you mean start_s\?"):
+        tfcseg.run(clip, tmp_path / "no", MODEL, start=1)
     with pytest.raises(UsageError, match="named like a file"):
         tfcseg.run(clip, tmp_path / "no.mp4", MODEL)
 

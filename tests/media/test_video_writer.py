@@ -121,6 +121,7 @@ def test_aac_is_copied_packet_for_packet(tmp_path):
     [
         ("in.mov", ("-c:a", "pcm_s16le"), ("aac", "aac")),
         ("in.mkv", ("-c:a", "libvorbis"), ("aac", "aac")),
+        ("in.mkv", ("-c:a", "pcm_s16le", "-ac", "16"), ("aac", "aac")),
         ("in.mkv", ("-c:a", "flac"), ("copied", "flac")),
         ("in.mkv", ("-c:a", "libopus"), ("copied", "opus")),
         ("in.mov", ("-c:a", "libmp3lame"), ("copied", "mp3")),

@@ -29,7 +29,7 @@ from tests.helpers.page_fixture import (
 )
 from tfcseg.drawing.render import class_shares, overlay
 from tfcseg.errors import OutputError
-from tfcseg.report.html import relative_url, shown_percent, shown_time
+from tfcseg.report.html import relative_url, shown_number, shown_percent, shown_time
 from tfcseg.report.moments import Moment, MomentPool, greatest_moments
 from tfcseg.report.page import write_page
 from tfcseg.report.player import SERIES, ThinnedSeries
@@ -143,6 +143,32 @@ def test_pictures_are_drawn_only_of_frames_that_are_kept():
 
 def test_frames_that_do_not_change_are_no_moments():
     assert pooled([0.0] * 500).greatest(10) == []
+
+
+@pytest.mark.parametrize("has_flow", [True, False])
+def test_cuts_are_no_unstable_moments(tmp_path, has_flow):
+    """They are where the optical flow can follow nothing."""
+    recorder = PageRecorder(PALETTE, RATE, has_flow=has_flow)
+    for row, (image, labels) in zip(rows_of(9), scenes(9), strict=True):
+        change = {0: None, 4: 1.0, 8: 0.5}.get(row.frame, 0.0)
+        shown = replace(
+            row, label_change=change, flow_consistency=0.5 if has_flow and row.frame not in (0, 4) else None
+        )
+        recorder.add(shown, class_shares(labels, len(NAMES)), image, labels)
+    assert indices(recorder) == ([8] if has_flow else [4, 8])
+    report = make_report()
+    flow = report.stability.optical_flow if has_flow else None
+    write_page(tmp_path / "a.html", replace(report, stability=replace(report.stability, optical_flow=flow)), recorder)
+    assert ("change class (cuts left out)." in Page(tmp_path / "a.html").text) == has_flow
+
+
+def test_a_still_picture_is_one_doubtful_moment():
+    recorder = PageRecorder(PALETTE, RATE)
+    image, labels = next(scenes(1))
+    for row in rows_of(60):
+        still = replace(row, label_change=0.0 if row.frame % 30 else row.label_change, unsure=0.5)
+        recorder.add(still, class_shares(labels, len(NAMES)), image, labels, sure_of(0))
+    assert [each.index for each in recorder.greatest("doubt")] == [0, 30]
 
 
 def jpeg_of(url):
@@ -338,6 +364,21 @@ def test_the_shortest_videos_have_pages(tmp_path, frames):
     assert Page(tmp_path / "report.html").data["frames"] == frames
 
 
+def test_the_page_says_how_many_pixels_have_no_class(tmp_path, page):
+    assert "no class" not in page.text
+    report = make_report()
+    write_page(tmp_path / "report.html", replace(report, classes=report.classes[:3]), record(5))
+    assert "40.0 % of the pixels have no class." in Page(tmp_path / "report.html").text
+
+
+def test_without_label_changes_to_measure_there_is_no_word_on_them(tmp_path):
+    report = make_report()
+    write_page(
+        tmp_path / "report.html", replace(report, stability=replace(report.stability, label_change=None)), record(1)
+    )
+    assert "stable" not in Page(tmp_path / "report.html").text
+
+
 def test_nothing_is_loaded_from_elsewhere(page):
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page.source)
     for address in page.attributes("src") + page.attributes("href"):
@@ -482,5 +523,8 @@ def test_numbers_for_people():
     assert [shown_percent(share) for share in (None, math.nan, 0.0, 0.00001, 0.012345, 1.0)] == [
         *("–", "–"),
         *("0.00 %", "<0.01 %", "1.23 %", "100.00 %"),
+    ]
+    assert [shown_number(speed, 1, "fps") for speed in (None, 0, 0.03, 1234.5)] == [
+        *("–", "0.0 fps", "<0.1 fps", "1,234.5 fps"),
     ]
     assert [shown_time(seconds) for seconds in (0, 59.999, 61.5)] == ["0:00.00", "1:00.00", "1:01.50"]

@@ -62,6 +62,8 @@ def test_what_has_no_class_is_explained_where_there_is_such_a_thing(shots, weigh
     run(shots, "-o", tmp_path / "out", "-m", weights, "--unsure", "0.5")
     last = json.loads((tmp_path / "out" / "classes.json").read_text())[-1]
     assert last == {"index": 255, "name": "no class", "colour": [0, 0, 0]}
+    done = call("run", shots, "-o", tmp_path / "all", "-m", weights, *QUICK[:-1], "--unsure", "1", "--end", "0.04")
+    assert "\nclasses           no class 100 %\n" in done.stderr
     run(shots, "-o", tmp_path / "none", "-m", weights, "--no-masks")
     assert not (tmp_path / "none" / "classes.json").exists()
 

@@ -11,7 +11,7 @@ import pytest
 import tfcseg
 from tests.exports.test_annotations import read_coco, unzipped
 from tests.helpers.command_line import call
-from tests.helpers.media import folder_of_images, write_video
+from tests.helpers.media import LOSSLESS, folder_of_images, write_video
 from tests.helpers.tiny_model import NAMES, build_tiny_model, moving_images, write_tiny_model
 from tests.runs.test_resume import interrupt
 from tfcseg.errors import DataError, FinishedError, OutputError, TfcsegError, UsageError
@@ -264,6 +264,17 @@ def test_mattes_find_the_source_or_say_what_is_missing(clip, out, tmp_path):
     assert call("export", out, *matte).returncode == 0
 
 
+def test_mattes_of_odd_size_are_made_from_the_copy_of_the_source(tmp_path):
+    clip = write_video(tmp_path / "clip.mkv", moving_images(3, (47, 63)), video=LOSSLESS)
+    out = tmp_path / "out"
+    tfcseg.run(clip, out, MODEL, export="matte", copy_source=True, flow_consistency=False)
+    mattes = sorted(path.name for path in out.glob("matte_*"))
+    clip.rename(tmp_path / "elsewhere.mkv")
+    done = call("export", out, "--to", "matte", "--overwrite")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert mattes == sorted(path.name for path in out.glob("matte_*"))
+
+
 @pytest.mark.parametrize("given", ["../in/clip.mp4", "in/clip.mp4", "clip.mp4"])
 def test_mattes_find_the_source_from_anywhere(clip, out, tmp_path, monkeypatch, given):
     """As it was given to the run, from wherever that was: inside its folder, above it, or where its user still is."""
@@ -353,6 +364,14 @@ def test_frames_that_cvat_and_yolo_cannot_tell_apart_are_refused(tmp_path):
     tfcseg.run(tmp_path / "in", tmp_path / "out", MODEL, export="coco")
     with pytest.raises(UsageError, match="cvat cannot tell"):
         export_run(tmp_path / "out", ResultOptions(export="cvat"))
+
+
+@pytest.mark.parametrize("name", ["cvat", "yolo"])
+def test_frames_whose_names_have_several_lines_are_refused_where_there_is_a_list_of_them(tmp_path, name):
+    folder_of_images(tmp_path / "in", moving_images(2, (32, 48)), ["a.png", "b\nc.png"])
+    with pytest.raises(UsageError, match=rf"{name} lists frames one per line, and 'b\\nc' has several; rename it"):
+        tfcseg.run(tmp_path / "in", tmp_path / "out", MODEL, export=name)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_package_that_is_missing_is_named(clip, tmp_path, monkeypatch):

@@ -11,8 +11,10 @@ from tfcseg.inference.segmented import SegmentedFrame
 from tfcseg.labels.label_sets import ADE31
 from tfcseg.media.frames import Frame
 from tfcseg.metrics.consistency import ConsistencyMeter
+from tfcseg.report.schema import FrameRow
 from tfcseg.runs import results
 from tfcseg.runs.results import FrameMeasurer
+from tfcseg.runs.summary import Summary
 
 IMAGES = moving_images(24, (96, 128))
 
@@ -99,3 +101,16 @@ def test_no_more_than_a_few_frames_wait():
         assert waiting <= 3
     assert len(list(measurer.finished(0))) == waiting
     measurer.close()
+
+
+@pytest.mark.parametrize(("has_flow", "pulse"), [(True, 1), (False, 2)])
+def test_cuts_are_no_pulse(has_flow, pulse):
+    """They are where the flow can follow nothing; without flow, nobody knows."""
+    summary = Summary(np.zeros(3))
+    for index in range(12):
+        is_cut, is_keyframe = index == 6, index % 3 == 0
+        change = 1.0 if is_cut else 0.1 if index else None
+        flow = 0.9 if has_flow and index and not is_cut else None
+        summary.add(FrameRow(index, 0.0, is_keyframe, None, None, change, flow, 20.0), np.zeros(3))
+    assert summary.phases.pulse == pytest.approx(pulse)
+    assert summary.mean("label_change") == pytest.approx(2 / 11)

@@ -296,9 +296,10 @@ def test_replace_atomically_names_the_file_that_cannot_be_written(tmp_path):
 def test_folders_of_any_name_are_made_and_refused_by_name(tmp_path, name, labels):
     source = tmp_path / f"{name}.mp4"
     source.write_bytes(b"video")
-    output = prepare_output(tmp_path / "parent" / name, inputs=[source])
-    assert output.path.is_dir()
-    with MaskWriter(output.masks, PALETTE) as writer:
+    with (
+        claimed_output(tmp_path / "parent" / name, inputs=[source]) as output,
+        MaskWriter(output.masks, PALETTE) as writer,
+    ):
         writer.write(0, labels)
     with pytest.raises(OutputError) as caught:
         prepare_output(output.path, inputs=[source])
@@ -429,7 +430,7 @@ def test_earlier_masks_as_input_are_refused(finished, tmp_path):
 
 def test_output_inside_the_input_folder_is_fine(tmp_path, labels):
     prepare_output(tmp_path / "segmented", inputs=[tmp_path])
-    assert (tmp_path / "segmented").is_dir()
+    (tmp_path / "segmented").mkdir()
     prepare_output(tmp_path / "segmented", inputs=[tmp_path])
 
 

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import typer
@@ -15,6 +16,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from tfcseg.cli.console import print_error
 from tfcseg.errors import Interrupted, TfcsegError, UsageError
+from tfcseg.files import errors_as
 from tfcseg.spelling import hint
 
 # typer uses click's exceptions or, in later versions, its own copies; this is the usage error in either case.
@@ -69,6 +71,8 @@ class Program(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command and report its failure while the log is open."""
         with _reported():
+            with errors_as(TfcsegError, "the current folder is gone", "; change to another one"):
+                Path.cwd()  # without it, PyTorch would end the program
             return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

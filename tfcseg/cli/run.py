@@ -260,8 +260,12 @@ def _summary(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
         updated = "points between keyframes" if steady is None else "pixels"
         yield "updated", f"{percent(stability.updated_fraction)} of the {updated}"
     largest = sorted(report.classes, key=lambda entry: -entry.share)[:5]
-    yield "classes", ", ".join(f"{each.name} {percent(each.share, 0)}" for each in largest)
-    yield "written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"
+    shares = [(each.name, each.share) for each in largest]
+    if report.unlabelled:
+        shares.append(("no class", report.unlabelled))
+    yield "classes", ", ".join(f"{name} {percent(share, 0)}" for name, share in shares)
+    if report.outputs:
+        yield "written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"
 
 
 Video = Annotated[str, typer.Argument(metavar="VIDEO", help="The video, or folder of images, that the masks are of.")]

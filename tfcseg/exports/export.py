@@ -53,11 +53,15 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def check_names(formats: Sequence[str], names: Iterable[str]) -> None:
-    """UsageError if files of two frames differ only in their suffix, which CVAT and YOLO leave out."""
-    stem, count = next(iter(Counter(PurePath(name).stem for name in names).most_common(1)), ("", 0))
+    """UsageError for names of frames that CVAT and YOLO cannot list, by their stems and one per line."""
+    stems = Counter(PurePath(name).stem for name in names)
+    stem, count = next(iter(stems.most_common(1)), ("", 0))
+    broken = next((stem for stem in stems if "\n" in stem or "\r" in stem), None)
     by_stem = [name for name in ("cvat", "yolo") if name in formats]
     if by_stem and count > 1:
         raise UsageError(f"{by_stem[0]} cannot tell two frames called {stem!r} apart; rename one")
+    if by_stem and broken is not None:
+        raise UsageError(f"{by_stem[0]} lists frames one per line, and {broken!r} has several; rename it")
 
 
 def export(

@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from tfcseg.errors import InputError
 from tfcseg.media.ffmpeg import LOCAL_PROTOCOLS, NETWORK_PROTOCOLS, NETWORK_TIMEOUT_S, VIDEO_FORMATS
 from tfcseg.media.frames import MAX_PIXELS, VideoInfo, check_size
-from tfcseg.media.source import Source
+from tfcseg.media.source import IMAGE_SUFFIXES, Source
 
 _FORMATS = f"{VIDEO_FORMATS},mp4,bmp_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe,aac,ac3,aiff,amr,caf,flac,mp3,wav"
 """Allowed formats; pictures and sound are among them to name them in errors."""
@@ -154,7 +154,8 @@ def _refuse_picture(container: InputContainer, name: str) -> None:
         kind = container.metadata.get("major_brand", "").strip()
         if kind not in _PICTURE_BRANDS or any(stream.frames > 1 for stream in container.streams.video):
             return
-    raise InputError(f"{name}: not a video: it is a picture ({kind}); pictures are read as a folder of images")
+    named = ", ".join(sorted(IMAGE_SUFFIXES))
+    raise InputError(f"{name}: not a video: it is a picture ({kind}); pictures are read from files named {named}")
 
 
 def _first_video_stream(container: InputContainer, name: str) -> VideoStream:

@@ -275,7 +275,7 @@ def _add_sound(video: Path, sound: Sound, track: Path, target: Path) -> str:
         return "none"
     skipped_s = stream.first_time_s + float(wanted.start / rate) + stream.audio_lead_s
     duration_s = None if wanted.stop is None else float((wanted.stop - wanted.start) / rate)
-    for method, codec in (("copied", _COPY), ("aac", _AAC)):
+    for method, codec in (("copied", _COPY), ("aac", _AAC), ("aac", (*_AAC, "-ac", "2"))):  # AAC has up to 8 channels
         if method == "aac" or stream.info.audio in _COPIED_CODECS:
             reason = _extract(stream, track, skipped_s, duration_s, codec)
             if not reason:

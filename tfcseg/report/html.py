@@ -60,10 +60,11 @@ def _environment() -> Environment:
 
 
 def shown_number(value: object, decimals: int = 1, unit: str = "") -> str:
-    """``value`` for people; a dash if it is no number, or not finite."""
+    """``value`` for people; a dash if it is no number, or not finite. Small ones do not become 0."""
     if not isinstance(value, numbers.Real) or not math.isfinite(value):
         return NOTHING
-    number = f"{float(value):,.{decimals}f}"
+    is_hidden = 0 < float(value) < 0.5 / 10**decimals
+    number = f"<{10**-decimals:.{decimals}f}" if is_hidden else f"{float(value):,.{decimals}f}"
     return f"{number} {unit}" if unit else number
 
 

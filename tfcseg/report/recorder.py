@@ -40,8 +40,11 @@ class PageRecorder:
     Memory does not grow with the video: series are thinned to their extremes, and pictures of few moments are kept.
     """
 
-    def __init__(self, palette: NDArray[np.uint8], frame_rate: Fraction, unsure_below: float = 0.5) -> None:
+    def __init__(
+        self, palette: NDArray[np.uint8], frame_rate: Fraction, unsure_below: float = 0.5, *, has_flow: bool = False
+    ) -> None:
         self.palette, self.frame_rate, self.unsure_below = palette, frame_rate, unsure_below
+        self.has_flow = has_flow  # whether flow consistency is measured, which there is none of at cuts
         self.timeline = new_timeline()
         self.shares = ThinnedSeries(len(palette), _SHARE_COLUMNS)
         self.peak_shares = np.zeros(len(palette))  # (K,) greatest share of each class in any frame
@@ -79,10 +82,11 @@ class PageRecorder:
         self.shares.add(shares)
         is_peak = shares > self.peak_shares
         self.peak_shares[is_peak], self.peak_frames[is_peak] = shares[is_peak], index
-        if previous is not None and row.label_change is not None:
+        is_cut = self.has_flow and row.flow_consistency is None
+        if previous is not None and row.label_change is not None and not is_cut:
             change = row.label_change
             self._pools["moment"].offer(index, change, lambda: self._moment(row, image, previous, labels))
-        if sure is not None and row.unsure is not None:
+        if sure is not None and row.unsure is not None and row.label_change != 0:  # a still picture is shown once
             is_unsure = sure < 255 * self.unsure_below
             self._pools["doubt"].offer(index, row.unsure, lambda: self._doubt(row, image, labels, is_unsure))
         self._previous = labels

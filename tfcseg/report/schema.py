@@ -110,7 +110,8 @@ class StabilityFacts:
     similarity: float | None
     updated_fraction: float | None
     keyframes: int
-    pulse: float | None = None  # greatest mean label change of a phase of the keyframe interval ÷ mean over phases
+    pulse: float | None = None
+    """Greatest mean label change of a phase of the keyframe interval ÷ mean over phases, without cuts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,11 @@ class Report:
     warnings: tuple[str, ...] = ()
     steady: SteadyFacts | None = None  # of `tfcseg steady`
     run: Mapping[str, str | float | bool | None] | None = None  # all that decided what was written; None: a stream
+
+    @property
+    def unlabelled(self) -> float:
+        """Share of the pixels that have no class."""
+        return round(1 - sum(each.share for each in self.classes), 6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,15 @@ def open_images(source: Given, **decoding: Any) -> Iterator[Iterator[Image]]:
         yield (frame.image for frame in read)
 
 
+@contextmanager
+def _open_copy(path: Path, size: tuple[int, int]) -> Iterator[Iterator[Image]]:
+    """Frames of a run's source.mp4, where an odd ``size`` (H, W) was padded."""
+    height, width = size
+    padded = height + height % 2, width + width % 2
+    with open_images(path) as images:
+        yield (image[:height, :width] if image.shape[:2] == padded else image for image in images)
+
+
 def export_run(
     folder: Path,
     options: ResultOptions,
@@ -106,7 +115,7 @@ def export_run(
         labels=labels,
         values=values,
         shown=options.visible(labels),
-        open_images=_images_of(out, facts, source, rate, must_exist="matte" in options.formats),
+        open_images=_images_of(out, (height, width), facts, source, rate, must_exist="matte" in options.formats),
     )
     names = {FILE_NAMES[name] for name in options.formats if name in FILE_NAMES}
     if "matte" in options.formats:
@@ -152,7 +161,13 @@ def _names_of(out: OutputDir, masks: Sequence[Path]) -> list[str]:
 
 
 def _images_of(
-    out: OutputDir, facts: Mapping[str, Any], source: str | Path | None, rate: Fraction, *, must_exist: bool
+    out: OutputDir,
+    size: tuple[int, int],
+    facts: Mapping[str, Any],
+    source: str | Path | None,
+    rate: Fraction,
+    *,
+    must_exist: bool,
 ) -> Callable[[], AbstractContextManager[Iterator[Image]]]:
     """Function that opens the frames: from ``source``, from the run's input, or from the run's copy of it.
 
@@ -168,7 +183,7 @@ def _images_of(
         is_one_place = source is not None or Path(given).is_absolute()
         where = "there" if is_one_place else f"in {str(folder)!r}, a folder above it or the current one"
         raise DataError(f"{given!r} is not {where}, and mattes need the source's pixels; give it with --source")
-    return partial(open_images, out.source)
+    return partial(_open_copy, out.source, size)
 
 
 def _values_of(report: Mapping[str, Any]) -> NDArray[np.uint8] | None:

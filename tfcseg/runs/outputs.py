@@ -116,7 +116,7 @@ def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: 
 
     ``inputs`` are what the run reads from disk. Raises UsageError if a result would replace one of them, and
     OutputError if results exist, another run writes there, or it is not writable. With ``overwrite`` results may exist;
-    the caller removes them. If the block fails, a folder that was created here is removed if it is empty.
+    the caller removes them. A folder that was created here is removed if it is empty at the end.
     """
     output = OutputDir(Path(directory))
     refuse_inputs((output.path, output.masks, *output.results()), inputs)

@@ -300,7 +300,7 @@ def _run_job(
         if not frames:
             raise
         raise type(error)(f"{error}; --resume continues after the {frames} saved frames") from error
-    job.state.finish(None if job.options.report else job.identity)
+    job.state.finish(None if job.options.report or not job.out.results() else job.identity)
     return report, None if live is None else live.lost
 
 

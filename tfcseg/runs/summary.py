@@ -78,7 +78,8 @@ class Summary:
             self.repeated += 1
             return
         self.keyframes += row.is_keyframe
-        self.phases.add(is_keyframe=row.is_keyframe, label_change=row.label_change)
+        is_cut = row.flow_consistency is None and "flow_consistency" in self.counts  # the flow can follow nothing
+        self.phases.add(is_keyframe=row.is_keyframe, label_change=None if is_cut else row.label_change)
         self.measure("keyframe_ms" if row.is_keyframe else "non_keyframe_ms", row.model_ms)
 
     def add_ids(self, mask: Mask) -> None:
