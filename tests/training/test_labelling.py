@@ -160,6 +160,28 @@ def test_labels_are_made_once_and_a_killed_run_goes_on(tmp_path, teacher):
     assert kept == [stills[0].labels.stat().st_mtime_ns, stills[2].labels.stat().st_mtime_ns]
 
 
+def test_an_interrupt_does_not_wait_for_the_rest_of_a_video(tmp_path, teacher):
+    image = write_image(tmp_path / "1.png", quartered())
+    video = write_clip(tmp_path / "2.mp4", 400, size=(64, 48), rate="15")
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        label_media([image, video], [teacher], tmp_path / "cache", progress=interrupt)
+    assert not [*tmp_path.glob("cache/clips/*/labels.npy*")]
+    assert len(list(tmp_path.glob("cache/clips/*/*.jpg"))) < 400
+
+
+def test_frames_of_a_very_long_video_are_in_order(tmp_path, teacher):
+    video = write_clip(tmp_path / "1.mp4", 2, size=(64, 48), rate="15")
+    (clip,) = label_media([video], [teacher], tmp_path / "cache")
+    for number in (99_999, 100_000):
+        clip.frames[0].with_name(f"{number:05d}.jpg").touch()
+    (again,) = label_media([video], [teacher], tmp_path / "cache")
+    assert [int(path.stem) for path in again.frames] == [0, 1, 99_999, 100_000]
+
+
 def test_other_teachers_and_changed_files_get_other_labels(tmp_path, teacher):
     """Without labelling anything: only the place in the cache is asked for."""
     from tfcseg.training.labelling import _key, _signature

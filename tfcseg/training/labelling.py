@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -29,7 +30,7 @@ from tfcseg.errors import DataError, InputError
 from tfcseg.files import replace_atomically
 from tfcseg.interrupts import ignore_interrupts
 from tfcseg.machine import available_cores
-from tfcseg.media.images import read_image
+from tfcseg.media.images import natural_key, read_image
 from tfcseg.media.reader import open_frames, probe
 from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from tfcseg.options import OnStep
@@ -94,15 +95,21 @@ def label_media(
     missing = [job for job in jobs if not _is_complete(job[1])]
     if missing:
         workers = min(available_cores(), len(missing))
-        # Forking a process that runs torch threads may deadlock.
-        with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (tuple(teachers),)) as pool:
-            for done, _ in enumerate(pool.map(_label_file, missing, chunksize=1), start=1):
-                progress(done, len(missing))
-    return [
-        Taught(path, labels, tuple(sorted(labels.parent.glob("*.jpg"))) if labels.name == _OF_CLIP else ())
-        for path, labels in jobs
-        if _is_complete(labels)
-    ]
+        context = get_context("spawn")  # forking a process that runs torch threads may deadlock
+        stopped = context.Event()
+        with ProcessPoolExecutor(workers, context, _start_worker, (tuple(teachers), stopped)) as pool:
+            try:
+                for done, _ in enumerate(pool.map(_label_file, missing, chunksize=1), start=1):
+                    progress(done, len(missing))
+            finally:
+                stopped.set()  # the pool waits for its workers, and a video may take hours
+    return [Taught(path, labels, _frames_of(labels)) for path, labels in jobs if _is_complete(labels)]
+
+
+def _frames_of(labels: Path) -> tuple[Path, ...]:
+    """Frames of a video by its labels, in order; none of an image."""
+    frames = labels.parent.glob("*.jpg") if labels.name == _OF_CLIP else ()
+    return tuple(sorted(frames, key=lambda path: natural_key(path.name)))  # long videos have more than five digits
 
 
 def _is_complete(labels: Path) -> bool:
@@ -123,12 +130,14 @@ def _key(signature: str, path: Path) -> str:
 
 
 _worker_teachers: list[Teacher] = []
+_worker_stopped: list[Event] = []
 
 
-def _start_worker(paths: tuple[Path, ...]) -> None:
+def _start_worker(paths: tuple[Path, ...], stopped: Event) -> None:
     ignore_interrupts()
     cv2.setNumThreads(1)
     _worker_teachers.extend(Teacher(path) for path in paths)
+    _worker_stopped.append(stopped)
 
 
 def _label_file(job: tuple[Path, Path]) -> None:
@@ -172,6 +181,8 @@ def _labelled_frames(video: Path, folder: Path) -> Iterator[tuple[NDArray[np.uin
     with open_frames(video) as source:
         step = max(1, round(float(source.info.frame_rate) / CLIP_RATE_HZ))
         for number, frame in enumerate(islice(source, 0, None, step)):
+            if _worker_stopped[0].is_set():
+                raise InputError(f"{video}: labelling was stopped")
             scale = min(1.0, CLIP_SIDE_PX / min(frame.image.shape[:2]))
             image = as_bytes(cv2.resize(frame.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
             bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
