@@ -1,6 +1,7 @@
 """Exports of runs: at their end, afterwards, and when they are stopped and go on."""
 
 import json
+import re
 import shutil
 from collections import Counter
 
@@ -348,6 +349,15 @@ def test_frames_that_cvat_and_yolo_cannot_tell_apart_are_refused(tmp_path):
     tfcseg.run(tmp_path / "in", tmp_path / "out", MODEL, export="coco")
     with pytest.raises(UsageError, match="cvat cannot tell"):
         export_run(tmp_path / "out", ResultOptions(export="cvat"))
+
+
+@pytest.mark.parametrize("name", ["\udcff.png", "two\nlines.png"])
+def test_frames_that_cvat_and_yolo_cannot_name_are_refused(tmp_path, name):
+    folder_of_images(tmp_path / "in", moving_images(2, (32, 48)), [name, "b.png"])
+    for kind in ("cvat", "yolo"):
+        with pytest.raises(UsageError, match=re.escape(f"{kind} cannot name the frame {name!r}; rename it")):
+            tfcseg.run(tmp_path / "in", tmp_path / "out", MODEL, export=kind)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_package_that_is_missing_is_named(clip, tmp_path, monkeypatch):
