@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,9 @@ class RunState:
         return content.get("run") if content.get("is_finished", False) == is_finished else None
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The newest checkpoints of the unfinished run, in order."""
-        return [Checkpoint(**entry) for entry in self._read().get("checkpoints", ())]
+        """The newest checkpoints of the unfinished run, in order, but those of other versions with other fields."""
+        names = {item.name for item in fields(Checkpoint)}
+        return [Checkpoint(**entry) for entry in self._read().get("checkpoints", ()) if entry.keys() == names]
 
     def begin(self, identity: Identity | None) -> None:
         """Drop an earlier run's state and record this run's identity; None: it cannot be resumed."""
