@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -171,6 +177,38 @@ def test_an_interrupt_does_not_wait_for_the_rest_of_a_video(tmp_path, teacher):
         label_media([image, video], [teacher], tmp_path / "cache", progress=interrupt)
     assert not [*tmp_path.glob("cache/clips/*/labels.npy*")]
     assert len(list(tmp_path.glob("cache/clips/*/*.jpg"))) < 400
+
+
+def test_workers_end_with_a_killed_training(tmp_path, teacher):
+    """They stayed forever, since they ignore SIGTERM, and labelled beside the next training."""
+    video = write_clip(tmp_path / "1.mp4", 400, size=(64, 48), rate="15")
+    program = "import sys; from pathlib import Path; from tfcseg.training.labelling import label_media\n"
+    program += "video, teacher, cache = map(Path, sys.argv[1:]); label_media([video], [teacher], cache)"
+    command = [sys.executable, "-c", program, video, teacher, tmp_path / "cache"]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], start_new_session=True) as run:
+        wait_until(lambda: any(tmp_path.glob("cache/clips/*/*.jpg")))
+        run.kill()
+    try:
+        wait_until(lambda: not is_alive(run.pid), timeout_s=10)
+        assert not any(tmp_path.glob("cache/clips/*/labels.npy"))
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+
+
+def is_alive(group):
+    """Whether any process of a group is there."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return True
+    return False
+
+
+def wait_until(condition, timeout_s=60.0):
+    end_s = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < end_s:
+        time.sleep(0.02)
+    assert condition()
 
 
 def test_frames_of_a_very_long_video_are_in_order(tmp_path, teacher):

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, InputError
 from tfcseg.files import replace_atomically
-from tfcseg.interrupts import ignore_interrupts
+from tfcseg.interrupts import end_with_parent, ignore_interrupts
 from tfcseg.machine import available_cores
 from tfcseg.media.images import natural_key, read_image
 from tfcseg.media.reader import open_frames, probe
@@ -135,6 +135,7 @@ _worker_stopped: list[Event] = []
 
 def _start_worker(paths: tuple[Path, ...], stopped: Event) -> None:
     ignore_interrupts()
+    end_with_parent()
     cv2.setNumThreads(1)
     _worker_teachers.extend(Teacher(path) for path in paths)
     _worker_stopped.append(stopped)
