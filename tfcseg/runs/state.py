@@ -89,7 +89,7 @@ class RunState:
         part_ends = [each for each in known if each.frames == each.part_start]
         kept = [each for each in known if each in known[-_KEPT:] or each in part_ends[-_KEPT:]]
         self._write(self.identity(), kept)
-        for path in set(self.folder.glob("at-*")) - {self.pictures(each.frames) for each in kept}:
+        for path in set(self.folder.glob("at-*")) - {self.folder_at(each.frames) for each in kept}:
             _remove(path)
 
     def part(self, name: str, first_frame: int) -> Path:
@@ -102,13 +102,13 @@ class RunState:
             if path.stem.isdecimal() and int(path.stem) < before:
                 _remove(path)
 
-    def pictures(self, frames: int) -> Path:
-        """Folder for arrays that belong to the checkpoint at ``frames``."""
+    def folder_at(self, frames: int) -> Path:
+        """Folder of the checkpoint at ``frames``, for arrays."""
         return self.folder / f"at-{frames:08d}"
 
-    def make_pictures(self, frames: int) -> Path:
-        """The folder ``pictures``, created if needed."""
-        folder = self.pictures(frames)
+    def make_folder_at(self, frames: int) -> Path:
+        """The same, created if needed."""
+        folder = self.folder_at(frames)
         with output_errors(f"cannot create {str(folder)!r}"):
             folder.mkdir(exist_ok=True)
         return folder
