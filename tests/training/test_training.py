@@ -379,6 +379,19 @@ def test_checkpoints_appear_only_when_complete(folder):
     ]
 
 
+def test_a_checkpoint_is_on_disk_before_it_replaces_the_one_before(folder, monkeypatch):
+    flushed, fsync = [], os.fsync
+
+    def record(number):
+        flushed.append(os.fstat(number).st_ino)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", record)
+    trainer, _ = build_trainer(folder, steps=1)
+    run(trainer)
+    assert flushed == [(folder / "checkpoint.pt").stat().st_ino]
+
+
 # -------------------------------------------------------------------------------------------------- depthwise gradients
 
 
