@@ -196,6 +196,25 @@ def test_workers_end_with_a_killed_training(tmp_path, teacher):
             os.killpg(run.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
+def test_two_trainings_share_a_cache(tmp_path, teacher):
+    """The second one to finish a video failed: its labels had been given their name by the first."""
+    for number in range(2):
+        write_image(tmp_path / "media" / f"{number}.png", quartered(90 + number))
+    write_clip(tmp_path / "media" / "clip.mp4", 200, size=(64, 48), rate="15")
+    program = (
+        "import sys; from pathlib import Path; from tfcseg.training.distilled import distilled_material\n"
+        "from tfcseg.training.recipes import TrainOptions\n"
+        "options = TrainOptions('image', steps=1, batch=1, learning_rate=1e-3)\n"
+        "media, teacher, cache = map(Path, sys.argv[1:]); distilled_material([media], [teacher], cache, options)"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "media", teacher, tmp_path / "cache"]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as first:
+        wait_until(lambda: any(tmp_path.glob("cache/clips/*/*.jpg")))
+        subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
+    assert first.returncode == 0
+
+
 def is_alive(group):
     """Whether any process of a group is there."""
     with suppress(ProcessLookupError):

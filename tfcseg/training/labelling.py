@@ -9,11 +9,13 @@ Layout of the cache (whatever is deleted is made again):
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -149,6 +151,19 @@ def _label_file(job: tuple[Path, Path]) -> None:
             save_rows(labels, steadied(_labelled_frames(source, labels.parent)))
         else:
             save_labels(labels, soft_labels(_worker_teachers, read_image(source), tiles=True))
+
+
+@contextmanager
+def alone_in(cache: Path) -> Iterator[None]:
+    """Wait until no other training labels into ``cache``, and let others wait until the block ends."""
+    cache.mkdir(parents=True, exist_ok=True)
+    number = os.open(cache, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 def save_labels(path: Path, array: NDArray[np.uint8]) -> None:
