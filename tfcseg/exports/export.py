@@ -53,13 +53,12 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def check_names(formats: Sequence[str], names: Iterable[str]) -> None:
-    """UsageError if CVAT or YOLO cannot name a frame's file: they leave out suffixes, and list names in UTF-8, one a
-    line."""
+    """UsageError if files of two frames differ only in their suffix, which CVAT and YOLO leave out."""
     stem, count = next(iter(Counter(PurePath(name).stem for name in names).most_common(1)), ("", 0))
     by_stem = [name for name in ("cvat", "yolo") if name in formats]
-    foreign = [name for name in names if name.encode(errors="ignore").decode() != name or name.splitlines() != [name]]
+    foreign = [name for name in names if name.encode(errors="ignore").decode() != name]
     if by_stem and foreign:
-        raise UsageError(f"{by_stem[0]} cannot name the frame {foreign[0]!r}; rename it")
+        raise UsageError(f"{by_stem[0]} lists names in UTF-8, and {foreign[0]!r} is none; rename it")
     if by_stem and count > 1:
         raise UsageError(f"{by_stem[0]} cannot tell two frames called {stem!r} apart; rename one")
 
