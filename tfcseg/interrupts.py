@@ -1,12 +1,13 @@
-"""Let work finish in order after Ctrl-C or SIGTERM."""
+"""Let work finish in order after Ctrl-C or SIGTERM, and workers end with the process that they work for."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from multiprocessing import parent_process, resource_tracker
 from types import FrameType
 
 
@@ -61,3 +62,15 @@ def ignore_interrupts() -> None:
     """Ignore Ctrl-C and SIGTERM in a worker process: all processes may get them, but the parent stops its workers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_with_parent() -> None:
+    """End this process when its parent has ended, also if that was killed: a worker would wait for tasks forever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="tfcseg-parent", daemon=True).start()

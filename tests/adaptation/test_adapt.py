@@ -158,6 +158,22 @@ def test_an_interrupted_adaptation_goes_on_to_the_same_file(work, adapted, tmp_p
     assert output.read_bytes() == adapted[0].read_bytes()
 
 
+def test_changed_videos_are_no_basis_to_go_on(work, tmp_path):
+    """A folder stays as large when its frames are replaced."""
+
+    def interrupt(*progress):
+        raise KeyboardInterrupt
+
+    names = [f"{number:02d}.png" for number in range(24)]
+    arguments = ([tmp_path / "frames"], work / "tiny.safetensors", tmp_path / "mine.safetensors", QUICK)
+    folder_of_images(tmp_path / "frames", moving_images(24, (48, 64)), names)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(*arguments, device=DeviceOptions(*CPU[1::2]), listener=TrainListener(on_progress=interrupt))
+    folder_of_images(tmp_path / "frames", moving_images(24, (48, 64), seed=3), names)
+    with pytest.raises(UsageError, match="unfinished adaptation of other videos"):
+        adapt(*arguments, device=DeviceOptions(*CPU[1::2]))
+
+
 def test_other_videos_may_measure(work, tmp_path):
     output = tmp_path / "curve.safetensors"
     images = folder_of_images(tmp_path / "frames", moving_images(14, (48, 64), seed=5), [f"{i}.png" for i in range(14)])

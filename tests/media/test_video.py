@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -679,6 +680,26 @@ def test_stdin_that_holds_no_video(tmp_path):
     message = decode_stdin(write_video(tmp_path / "late.mp4", list(noise)).read_bytes())()
     assert message.startswith("error: -: ")
     assert "index comes first (+faststart)" in message
+
+
+def test_a_connection_that_is_reset_ends_the_frames_with_a_warning(tmp_path, clip):
+    """The decoder waited for the rest forever."""
+    run_ffmpeg("-i", clip, "-c", "copy", tmp_path / "clip.ts")
+    data = (tmp_path / "clip.ts").read_bytes()
+    program = "next(s); print('begun', flush=True); print(list(s) != [], s.warnings[0])"
+    program = f"from tfcseg.media.reader import open_frames\nwith open_frames('-') as s: {program}"
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sender:
+        receiver, _ = server.accept()
+        with receiver, subprocess.Popen([sys.executable, "-c", program], stdin=receiver, stdout=-1, text=True) as run:
+            sender.sendall(data[: len(data) // 2])
+            assert run.stdout.readline() == "begun\n"
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sender.close()  # with a reset, not an end
+            try:
+                output, _ = run.communicate(timeout=60)
+            finally:
+                run.kill()
+    assert output == "True -: the stream cannot be read: Connection reset by peer\n"
 
 
 def test_named_pipe_and_leaving_it_early(tmp_path, clip):

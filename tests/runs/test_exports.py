@@ -1,6 +1,7 @@
 """Exports of runs: at their end, afterwards, and when they are stopped and go on."""
 
 import json
+import re
 import shutil
 from collections import Counter
 
@@ -351,6 +352,15 @@ def test_senseless_options_are_refused_before_any_work(clip, weights, tmp_path, 
     done = call("run", clip, "-m", weights, "-o", tmp_path / "out", *options)
     assert done.returncode == 2
     assert words in done.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_frames_whose_names_are_no_utf8_are_refused_by_cvat_and_yolo(tmp_path):
+    """They ended the finished run with a traceback."""
+    folder_of_images(tmp_path / "in", moving_images(2, (32, 48)), ["\udcff.png", "b.png"])
+    for kind in ("cvat", "yolo"):
+        with pytest.raises(UsageError, match=re.escape(f"{kind} lists names in UTF-8, and '\\udcff.png' is none")):
+            tfcseg.run(tmp_path / "in", tmp_path / "out", MODEL, export=kind)
     assert not (tmp_path / "out").exists()
 
 

@@ -119,6 +119,20 @@ def test_an_interrupt_leaves_whole_parts_and_says_how_many_frames_are_safe(out):
     assert names == {"state.json", "at-00000008", "at-00000012", *(f"overlay-{n:08d}.mp4" for n in (0, 4, 8))}
 
 
+def test_checkpoints_of_another_version_do_not_stop_a_new_run(out, clip):
+    path = out / STATE_FOLDER / "state.json"
+    state = json.loads(path.read_bytes())
+    state["run"]["tfcseg"] = "0.0.1"
+    for entry in state["checkpoints"]:
+        entry["added_later"] = entry.pop("resumes")
+    path.write_text(json.dumps(state))
+    assert unfinished_frames(out) == 0
+    with pytest.raises(OutputError, match=r"tfcseg was 0\.0\.1 and is now"):
+        tfcseg.run(clip, out, MODEL, resume=True)
+    tfcseg.run(clip, out, MODEL, overwrite=True)
+    assert len(list((out / "masks").iterdir())) == FRAMES
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"masks": False, "side_by_side": True}, {"overlay": False}, {"masks": False, "overlay": False, "html": False}],

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 import weakref
+from contextlib import suppress
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -182,6 +188,79 @@ def test_a_killed_labelling_process_is_told_in_one_line_and_labels_are_kept(tmp_
     told = []
     assert len(label_media(images, [teacher], tmp_path / "cache", progress=lambda *counts: told.append(counts))) == 12
     assert told[-1][1] == 12 - kept < 12
+
+
+def test_an_interrupt_does_not_wait_for_the_rest_of_a_video(tmp_path, teacher):
+    image = write_image(tmp_path / "1.png", quartered())
+    video = write_clip(tmp_path / "2.mp4", 400, size=(64, 48), rate="15")
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        label_media([image, video], [teacher], tmp_path / "cache", progress=interrupt)
+    assert not [*tmp_path.glob("cache/clips/*/labels.npy*")]
+    assert len(list(tmp_path.glob("cache/clips/*/*.jpg"))) < 400
+
+
+def test_workers_end_with_a_killed_training(tmp_path, teacher):
+    """They stayed forever, since they ignore SIGTERM, and labelled beside the next training."""
+    video = write_clip(tmp_path / "1.mp4", 400, size=(64, 48), rate="15")
+    program = "import sys; from pathlib import Path; from tfcseg.training.labelling import label_media\n"
+    program += "video, teacher, cache = map(Path, sys.argv[1:]); label_media([video], [teacher], cache)"
+    command = [sys.executable, "-c", program, video, teacher, tmp_path / "cache"]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], start_new_session=True) as run:
+        wait_until(lambda: any(tmp_path.glob("cache/clips/*/*.jpg")))
+        run.kill()
+    try:
+        wait_until(lambda: not is_alive(run.pid), timeout_s=10)
+        assert not any(tmp_path.glob("cache/clips/*/labels.npy"))
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_two_trainings_share_a_cache(tmp_path, teacher):
+    """The second one to finish a video failed: its labels had been given their name by the first."""
+    for number in range(2):
+        write_image(tmp_path / "media" / f"{number}.png", quartered(90 + number))
+    write_clip(tmp_path / "media" / "clip.mp4", 200, size=(64, 48), rate="15")
+    program = (
+        "import sys; from pathlib import Path; from tfcseg.training.distilled import distilled_material\n"
+        "from tfcseg.training.recipes import TrainOptions\n"
+        "options = TrainOptions('image', steps=1, batch=1, learning_rate=1e-3)\n"
+        "media, teacher, cache = map(Path, sys.argv[1:]); distilled_material([media], [teacher], cache, options)"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "media", teacher, tmp_path / "cache"]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as first:
+        wait_until(lambda: any(tmp_path.glob("cache/clips/*/*.jpg")))
+        subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
+    assert first.returncode == 0
+
+
+def is_alive(group):
+    """Whether any process of a group is there."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return True
+    return False
+
+
+def wait_until(condition, timeout_s=60.0):
+    end_s = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < end_s:
+        time.sleep(0.02)
+    assert condition()
+
+
+def test_frames_of_a_very_long_video_are_in_order(tmp_path, teacher):
+    video = write_clip(tmp_path / "1.mp4", 2, size=(64, 48), rate="15")
+    (clip,) = label_media([video], [teacher], tmp_path / "cache")
+    for number in (99_999, 100_000):
+        clip.frames[0].with_name(f"{number:05d}.jpg").touch()
+    (again,) = label_media([video], [teacher], tmp_path / "cache")
+    assert [int(path.stem) for path in again.frames] == [0, 1, 99_999, 100_000]
 
 
 def test_other_teachers_and_changed_files_get_other_labels(tmp_path, teacher):

@@ -17,16 +17,18 @@ import pytest
 import torch
 from torch import nn
 
-from tests.helpers.tiny_model import NAMES, build_tiny_network
+from tests.helpers.tiny_model import NAMES, build_tiny_network, tiny_card
 from tests.helpers.tiny_training import SIDE, ColouredClips, build_trainer, run, step_records
 from tests.helpers.two_processes import TOGETHER
 from tfcseg.errors import DataError, InputError, OutputError, TfcsegError, WeightsError
 from tfcseg.training.datasets import SampleStream, StillSource, Weighted
 from tfcseg.training.labelling import Taught
 from tfcseg.training.loop import Float32Conv2d, use_float32_depthwise
+from tfcseg.training.networks import trained_card
 from tfcseg.training.objective import validation_miou
-from tfcseg.training.recipes import attention_options
+from tfcseg.training.recipes import Material, TrainOptions, attention_options
 from tfcseg.weights.loading import load_model
+from tfcseg.weights.model_card import parse_card
 
 TESTS = Path(__file__).parents[1]
 
@@ -174,6 +176,16 @@ def test_an_error_leaves_no_averaged_weights_in_the_network(folder, monkeypatch)
     with pytest.raises(DataError):
         trainer._validate()
     assert differing(own, trainer.network.state_dict()) == []
+
+
+def test_a_card_takes_the_end_of_a_long_history(tmp_path):
+    """Training failed at the start, and called the card damaged."""
+    start = replace(tiny_card(), trained_on="first; then " + "many photos; then " * 110)
+    material = Material([], [], ColouredClips(1), start.labels, "supervised on streets")
+    options = TrainOptions("image", steps=1, batch=1, learning_rate=1e-3)
+    card = trained_card(start, material, options, name="streets", licence="CC BY 4.0,\nby many")
+    assert parse_card(card.to_metadata(), tmp_path / "best.safetensors") == card
+    assert (card.trained_on[-22:], card.licence) == (" supervised on streets", "CC BY 4.0, by many")
 
 
 def test_the_best_is_the_average_and_can_be_loaded(folder):
@@ -365,6 +377,19 @@ def test_checkpoints_appear_only_when_complete(folder):
         "last.safetensors",
         "log.jsonl",
     ]
+
+
+def test_a_checkpoint_is_on_disk_before_it_replaces_the_one_before(folder, monkeypatch):
+    flushed, fsync = [], os.fsync
+
+    def record(number):
+        flushed.append(os.fstat(number).st_ino)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", record)
+    trainer, _ = build_trainer(folder, steps=1)
+    run(trainer)
+    assert flushed == [(folder / "checkpoint.pt").stat().st_ino]
 
 
 # -------------------------------------------------------------------------------------------------- depthwise gradients

@@ -81,6 +81,12 @@ def test_what_is_not_in_the_cache_is_not_fetched_unasked(cache, tmp_path):
         tfcseg.segment("clip.mp4", "lab/other")
 
 
+@pytest.mark.parametrize("name", ["runs--old/best", "runs/best.", "a..b/c", "lab/x.git"])
+def test_names_that_the_hub_cannot_have_are_told_like_missing_files(cache, name):
+    with pytest.raises(WeightsError, match=f"no file or folder '{name}'"):
+        tfcseg.load_model(name)
+
+
 def test_without_the_package_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(WeightsError, match="pip install huggingface_hub"):

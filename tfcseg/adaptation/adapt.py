@@ -22,6 +22,7 @@ from tfcseg.errors import UsageError
 from tfcseg.files import read_json_object, replace_atomically
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.options import checked_options
+from tfcseg.media.source import fingerprint
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import KEYFRAME_INTERVAL, SIZE_MULTIPLE
 from tfcseg.report.schema import ModelConditions, model_conditions
@@ -127,7 +128,7 @@ class _Adaptation:
         request = {
             "model": self._model.sha256,
             "precision": str(self._model.precision),
-            "videos": [[str(video.resolve()), video.stat().st_size] for video in videos],
+            "videos": [[str(video.resolve()), fingerprint(video)] for video in videos],
             **asdict(replace(self._options, size=self._size)),
         }
         path = self._folder / STATE

@@ -38,6 +38,7 @@ from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.inference.network_input import network_size
 from tfcseg.inference.options import checked_options, in_mode
 from tfcseg.inference.segment import segment_with
+from tfcseg.interrupts import end_with_parent
 from tfcseg.labels.label_sets import LabelSet
 from tfcseg.machine import keep_freed_memory
 from tfcseg.media.frames import Image
@@ -366,8 +367,9 @@ def run_alone(contender: str, job: Callable[[], Memory]) -> Memory:
 
 
 def _begin() -> None:
-    """Keep freed memory as the command line does, and end with Ctrl-C without a traceback."""
+    """Keep freed memory as the command line does, and end with Ctrl-C without a traceback, or with the parent."""
     keep_freed_memory()
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -58,6 +58,9 @@ def check_names(formats: Sequence[str], names: Iterable[str]) -> None:
     stem, count = next(iter(stems.most_common(1)), ("", 0))
     broken = next((stem for stem in stems if "\n" in stem or "\r" in stem), None)
     by_stem = [name for name in ("cvat", "yolo") if name in formats]
+    foreign = [name for name in names if name.encode(errors="ignore").decode() != name]
+    if by_stem and foreign:
+        raise UsageError(f"{by_stem[0]} lists names in UTF-8, and {foreign[0]!r} is none; rename it")
     if by_stem and count > 1:
         raise UsageError(f"{by_stem[0]} cannot tell two frames called {stem!r} apart; rename one")
     if by_stem and broken is not None:

@@ -152,14 +152,10 @@ class _Slot:
     """Of a keyframe: its logits by itself."""
     around: dict[bool, Correspondence] = field(default_factory=dict)
     """Of a keyframe: where its positions lie in the keyframes before it and after it (True), if that was computed."""
-    before: WeightedLogits | None = None
-    """Of a keyframe: its logits combined with those of all earlier ones."""
-    latest: WeightedLogits | None = None
-    """Of a keyframe at the end of a section: combined with the earlier ones of that end."""
-    final: WeightedLogits | None = None
-    """Of a keyframe: combined with earlier and later ones."""
+    carry_over: CarryOver | None = None
+    """Of a keyframe: its logits combined with those of earlier ones, for later ones."""
     prepared: PreparedKeyframe | None = None
-    """The same, prepared for the frames around it."""
+    """Of a keyframe: its logits combined with earlier and later ones, for the frames around it."""
     result: _Row[FrameResult] | None = None
     carried: CarryOver | None = None
     """Carry-over for the next keyframe, if that is the next frame."""
@@ -172,13 +168,6 @@ class _Slot:
         if is_later not in self.around and other.logits.shape == own.logits.shape:
             self.around[is_later] = steps.compare_closely(other, own)
         return self.around.get(is_later)
-
-    @property
-    def carry_over(self) -> CarryOver | None:
-        """Carry-over of a keyframe."""
-        if self.before is None or self.latest is None:
-            return self.before
-        return SectionEnd.of(self.before, self.latest)
 
     @property
     def is_done(self) -> bool:
@@ -304,7 +293,7 @@ class _Window:
             if not is_end and not (len(keyframes) == 2 and self._is_ready(keyframes[1])):
                 return
             for position, keyframe in enumerate(keyframes):
-                if keyframe.final is None:
+                if keyframe.prepared is None:
                     self._combine_around(position)
             span = self._spans.popleft()
             self._finish(span[0], span, keyframes[1] if len(keyframes) > 1 and self._sees_later else None)
@@ -313,7 +302,7 @@ class _Window:
         """Finish all frames whose keyframe is known, and keep the last keyframe."""
         while self._spans:
             span = self._spans[0]
-            if span[0].final is None:
+            if span[0].prepared is None:
                 self._combine_around(0)
             if unfinished := [slot for slot in span if slot.result is None]:
                 self._finish(span[0], unfinished, None)
@@ -329,7 +318,7 @@ class _Window:
         return last >= keyframe.horizon and all(row is not None and row.done() for row in used)
 
     def _combine_around(self, position: int) -> None:
-        """Combine a span's keyframe with the keyframes before and after it."""
+        """Combine a span's keyframe with the keyframes before and after it, and prepare it for the frames around it."""
         keyframe, *others = (span[0] for span in list(self._spans)[position:])
         own = [slot.own.result().value for slot in (keyframe, *others) if slot.own and slot.index <= keyframe.horizon]
         started_s = self._tasks.clock()
@@ -337,7 +326,7 @@ class _Window:
         after: WeightedLogits | None = None
         for slot, logits in reversed(list(zip(others, own[1:], strict=False))):
             after = _combined(slot, logits, after, self._steps, is_later=True)
-        keyframe.final = _combined(keyframe, before, after, self._steps, is_later=True)
+        keyframe.prepared = self._steps.prepare(_combined(keyframe, before, after, self._steps, is_later=True))
         keyframe.seconds += self._tasks.clock() - started_s
 
     def _with_earlier(self, keyframe: _Slot, own: WeightedLogits) -> WeightedLogits:
@@ -345,12 +334,12 @@ class _Window:
         section before."""
         if keyframe.part == 0:
             self._before, self._latest = self._latest, None
-        before = keyframe.before = self._before = _combined(keyframe, own, self._before, self._steps, is_later=False)
+        before = self._before = _combined(keyframe, own, self._before, self._steps, is_later=False)
         if keyframe.part == SECTION_PARTS - 1:
             self._latest = own
         elif self._latest is not None:
             self._latest = _combined(keyframe, own, self._latest, self._steps, is_later=False)
-        keyframe.latest = self._latest
+        keyframe.carry_over = before if self._latest is None else SectionEnd.of(before, self._latest)
         return before
 
     def _finish(self, keyframe: _Slot, frames: list[_Slot], after: _Slot | None) -> None:
@@ -362,9 +351,7 @@ class _Window:
             return
         others = [slot for slot in frames if slot is not keyframe]
         ends = [keyframe, *([after] if after is not None and after.image_size == keyframe.image_size else [])]
-        started_s = self._tasks.clock()
-        prepared = [self._prepared(slot) for slot in ends]
-        keyframe.seconds += self._tasks.clock() - started_s
+        prepared = [slot.prepared for slot in ends if slot.prepared is not None]
         low = [slot.low.result().value for slot in ends]
         length = (frames[-1].index + 1 if after is None else after.index) - keyframe.index
 
@@ -382,12 +369,6 @@ class _Window:
             (keyframe.result,) = self._tasks.submit(finish_keyframe, [keyframe])
         for slot, row in zip(others, self._tasks.submit(finish_others, others), strict=True):
             slot.result = row
-
-    def _prepared(self, slot: _Slot) -> PreparedKeyframe:
-        assert slot.final is not None
-        if slot.prepared is None:
-            slot.prepared = self._steps.prepare(slot.final)
-        return slot.prepared
 
 
 def _combined(

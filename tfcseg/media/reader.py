@@ -160,6 +160,8 @@ def _decode(
         if has_ended:
             status, words = process.wait(), process.last_words()
             _check_end(stream, wanted, count, status, words)
+        if feed is not None and feed.failure is not None:
+            warnings.append(feed.failure)
         if feed is None or not is_live:
             warnings.extend(_end_warnings(stream, wanted, count, pace, repeated=repeated, words=words))
         elif has_ended and not feed.is_hung_up:

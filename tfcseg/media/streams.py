@@ -5,7 +5,6 @@ Another ffmpeg holds the connection to a live source, and passes on its packets 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import sys
@@ -55,6 +54,8 @@ class StreamFeed:
         self.source = source
         self.is_hung_up = False
         """Whether we ended the connection."""
+        self.failure: str | None = None
+        """Why the rest of the data cannot be read, if that is so."""
         self._kept = bytearray()
         self._position = 0
         self._thread: threading.Thread | None = None
@@ -68,7 +69,7 @@ class StreamFeed:
 
     def head(self) -> bytes:
         """First bytes of the data, up to a few kilobytes."""
-        while len(self._kept) < _HEAD_BYTES and (data := self._pipe.read(_HEAD_BYTES)):
+        while len(self._kept) < _HEAD_BYTES and (data := self._next(_HEAD_BYTES)):
             self._kept += data
         if self._expects_ts and not self._kept and not self.is_hung_up and _TS_OPTION in self.why_ended():
             self.close()
@@ -79,7 +80,7 @@ class StreamFeed:
     def read(self, size: int, /) -> bytes:
         """Next bytes for probing, up to the limit of what is kept."""
         if self._position == len(self._kept) and len(self._kept) < _LONGEST_LOOK_BYTES:
-            self._kept += self._pipe.read(size)
+            self._kept += self._next(size)
         data = bytes(self._kept[self._position : self._position + size])
         self._position += len(data)
         return data
@@ -117,16 +118,23 @@ class StreamFeed:
             self._thread.join()
         self._pipe.close()
 
+    def _next(self, size: int) -> bytes:
+        with errors_as(InputError, f"{self.source.name}: the stream cannot be read"):
+            return self._pipe.read(size)
+
     def _copy(self, process: FfmpegProcess) -> None:
-        # ffmpeg may stop before the stream does, and its stdin is then closed on this side too.
-        with contextlib.suppress(BrokenPipeError, ValueError):
+        try:
             process.write(bytes(self._kept))
             self._kept.clear()
             while not self._stopped.is_set():
                 if select.select([self._pipe], [], [], _STOP_CHECK_S)[0]:
-                    if not (data := self._pipe.read(_CHUNK_BYTES)):
+                    if not (data := self._next(_CHUNK_BYTES)):
                         break
                     process.write(data)
+        except (BrokenPipeError, ValueError):
+            pass  # ffmpeg may stop before the stream does, and its stdin is then closed on this side too
+        except InputError as error:  # such as a connection that was reset
+            self.failure = str(error)
         process.end_input()
 
 

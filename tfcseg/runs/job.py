@@ -155,7 +155,7 @@ class Job:
         """Load the carry-over for the keyframe after ``checkpoint``; OutputError if it is missing or damaged."""
         if self.given is not None or self.network.options.sides == "one":
             return None
-        return load_carried(self.state.pictures(checkpoint.frames) / CARRIED_NAME)
+        return load_carried(self.state.folder_at(checkpoint.frames) / CARRIED_NAME)
 
     def recorder(self, checkpoint: Checkpoint | None) -> PageRecorder:
         """Collects the data of report.html, from ``checkpoint`` on; OutputError if what that saved is damaged."""
@@ -166,7 +166,7 @@ class Job:
             has_flow=self.options.flow_consistency,
         )
         if checkpoint is not None:
-            recorder.restore(self.state.pictures(checkpoint.frames))
+            recorder.restore(self.state.folder_at(checkpoint.frames))
         return recorder
 
 

@@ -189,7 +189,7 @@ class ResultWriter:
         self._saved_frames, self._saved_s = self._frames, time.monotonic()
         if self.recorder and self._state.is_resumable:
             # In a thread that no signal interrupts: half-written zip files print complaints on stderr.
-            self._saver.submit(self.recorder.save, self._state.make_pictures(frames)).result()
+            self._saver.submit(self.recorder.save, self._state.make_folder_at(frames)).result()
         # Not before: if the lines above fail, the encoders are still there to be stopped.
         parts = self.videos.end_part() if ends_part else []
 
@@ -204,7 +204,7 @@ class ResultWriter:
             if self._table:
                 self._table.sync()
             if carried is not None:
-                save_carried(self._state.make_pictures(frames) / CARRIED_NAME, carried)
+                save_carried(self._state.make_folder_at(frames) / CARRIED_NAME, carried)
             self._state.add(checkpoint)
             if not self.job.options.formats:  # those of the part before may be needed, and the last one before it
                 self._state.drop_labels(checkpoint.part_start - self.part_frames - 1)

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,9 @@ class RunState:
         return content.get("run") if content.get("is_finished", False) == is_finished else None
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The newest checkpoints of the unfinished run, in order."""
-        return [Checkpoint(**entry) for entry in self._read().get("checkpoints", ())]
+        """The newest checkpoints of the unfinished run, in order, but those of other versions with other fields."""
+        names = {item.name for item in fields(Checkpoint)}
+        return [Checkpoint(**entry) for entry in self._read().get("checkpoints", ()) if entry.keys() == names]
 
     def begin(self, identity: Identity | None) -> None:
         """Drop an earlier run's state and record this run's identity; None: it cannot be resumed."""
@@ -88,7 +89,7 @@ class RunState:
         part_ends = [each for each in known if each.frames == each.part_start]
         kept = [each for each in known if each in known[-_KEPT:] or each in part_ends[-_KEPT:]]
         self._write(self.identity(), kept)
-        for path in set(self.folder.glob("at-*")) - {self.pictures(each.frames) for each in kept}:
+        for path in set(self.folder.glob("at-*")) - {self.folder_at(each.frames) for each in kept}:
             _remove(path)
 
     def part(self, name: str, first_frame: int) -> Path:
@@ -101,13 +102,13 @@ class RunState:
             if path.stem.isdecimal() and int(path.stem) < before:
                 _remove(path)
 
-    def pictures(self, frames: int) -> Path:
-        """Folder for arrays that belong to the checkpoint at ``frames``."""
+    def folder_at(self, frames: int) -> Path:
+        """Folder of the checkpoint at ``frames``, for arrays."""
         return self.folder / f"at-{frames:08d}"
 
-    def make_pictures(self, frames: int) -> Path:
-        """The folder ``pictures``, created if needed."""
-        folder = self.pictures(frames)
+    def make_folder_at(self, frames: int) -> Path:
+        """The same, created if needed."""
+        folder = self.folder_at(frames)
         with output_errors(f"cannot create {str(folder)!r}"):
             folder.mkdir(exist_ok=True)
         return folder

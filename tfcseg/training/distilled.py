@@ -18,7 +18,7 @@ from tfcseg.spelling import count_of
 from tfcseg.training.datasets import ClipSource, CollageSource, PseudoClipSource, Source, StillSource, Weighted
 from tfcseg.training.foreground import PERSON, PLANT
 from tfcseg.training.fusion import fuse_media, is_street
-from tfcseg.training.labelling import Taught, defect_of, examine, find_media, label_media, refuse
+from tfcseg.training.labelling import Taught, alone_in, defect_of, examine, find_media, label_media, refuse
 from tfcseg.training.recipes import Material, TrainOptions
 from tfcseg.training.teachers import taught_labels, teachers_by_classes
 from tfcseg.training.truth import truth_of
@@ -58,7 +58,8 @@ def distilled_material(
     sound = [path for path, defect in examined if not defect]
     if not skip_bad:
         refuse(defects, "damaged files")
-    taught = _label(sound, teachers, cache, progress)
+    with alone_in(cache):
+        taught = _label(sound, teachers, cache, progress)
     stills, clips = [each for each in taught if not each.frames], [each for each in taught if each.frames]
     labelled = {each.source for each in taught}
     unlabelled = [f"{path}: cannot be decoded" for path in sound if path not in labelled]

@@ -9,16 +9,19 @@ Layout of the cache (whatever is deleted is made again):
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -28,9 +31,9 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, InputError, TfcsegError
 from tfcseg.files import replace_atomically
-from tfcseg.interrupts import ignore_interrupts
+from tfcseg.interrupts import end_with_parent, ignore_interrupts
 from tfcseg.machine import available_cores
-from tfcseg.media.images import read_image
+from tfcseg.media.images import natural_key, read_image
 from tfcseg.media.reader import open_frames, probe
 from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from tfcseg.options import OnStep
@@ -100,21 +103,27 @@ def label_media(
     missing = [job for job in jobs if not _is_complete(job[1])]
     if missing:
         workers = min(available_cores(), len(missing))
+        context = get_context("spawn")  # forking a process that runs torch threads may deadlock
+        stopped = context.Event()
         try:
-            # Forking a process that runs torch threads may deadlock.
-            with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (tuple(teachers),)) as pool:
-                for done, _ in enumerate(pool.map(_label_file, missing, chunksize=1), start=1):
-                    progress(done, len(missing))
+            with ProcessPoolExecutor(workers, context, _start_worker, (tuple(teachers), stopped)) as pool:
+                try:
+                    for done, _ in enumerate(pool.map(_label_file, missing, chunksize=1), start=1):
+                        progress(done, len(missing))
+                finally:
+                    stopped.set()  # the pool waits for its workers, and a video may take hours
         except BrokenProcessPool:
             raise TfcsegError(
                 f"one of {workers} labelling processes was killed; too little memory? Finished labels are kept; run "
                 "the same command again, on fewer cores if memory is short (Linux: taskset -c 0 tfcseg train …)"
             ) from None
-    return [
-        Taught(path, labels, tuple(sorted(labels.parent.glob("*.jpg"))) if labels.name == _OF_CLIP else ())
-        for path, labels in jobs
-        if _is_complete(labels)
-    ]
+    return [Taught(path, labels, _frames_of(labels)) for path, labels in jobs if _is_complete(labels)]
+
+
+def _frames_of(labels: Path) -> tuple[Path, ...]:
+    """Frames of a video by its labels, in order; none of an image."""
+    frames = labels.parent.glob("*.jpg") if labels.name == _OF_CLIP else ()
+    return tuple(sorted(frames, key=lambda path: natural_key(path.name)))  # long videos have more than five digits
 
 
 def _is_complete(labels: Path) -> bool:
@@ -135,12 +144,15 @@ def _key(signature: str, path: Path) -> str:
 
 
 _worker_teachers: list[Teacher] = []
+_worker_stopped: list[Event] = []
 
 
-def _start_worker(paths: tuple[Path, ...]) -> None:
+def _start_worker(paths: tuple[Path, ...], stopped: Event) -> None:
     ignore_interrupts()
+    end_with_parent()
     cv2.setNumThreads(1)
     _worker_teachers.extend(Teacher(path) for path in paths)
+    _worker_stopped.append(stopped)
 
 
 def _label_file(job: tuple[Path, Path]) -> None:
@@ -151,6 +163,19 @@ def _label_file(job: tuple[Path, Path]) -> None:
             save_rows(labels, steadied(_labelled_frames(source, labels.parent)))
         else:
             save_labels(labels, soft_labels(_worker_teachers, read_image(source), tiles=True))
+
+
+@contextmanager
+def alone_in(cache: Path) -> Iterator[None]:
+    """Wait until no other training labels into ``cache``, and let others wait until the block ends."""
+    cache.mkdir(parents=True, exist_ok=True)
+    number = os.open(cache, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 def save_labels(path: Path, array: NDArray[np.uint8]) -> None:
@@ -184,6 +209,8 @@ def _labelled_frames(video: Path, folder: Path) -> Iterator[tuple[NDArray[np.uin
     with open_frames(video) as source:
         step = max(1, round(float(source.info.frame_rate) / CLIP_RATE_HZ))
         for number, frame in enumerate(islice(source, 0, None, step)):
+            if _worker_stopped[0].is_set():
+                raise InputError(f"{video}: labelling was stopped")
             scale = min(1.0, CLIP_SIDE_PX / min(frame.image.shape[:2]))
             image = as_bytes(cv2.resize(frame.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
             bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)

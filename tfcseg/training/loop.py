@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from tfcseg.errors import TfcsegError, WeightsError
-from tfcseg.files import replace_atomically
+from tfcseg.files import replace_atomically, sync
 from tfcseg.interrupts import noted_interrupts, unseen_interrupts
 from tfcseg.model.options import CORRELATIONS, PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter
@@ -240,11 +240,13 @@ class Trainer:
 
 
 def _write_archive(path: Path, state: dict[str, Any]) -> None:
-    with replace_atomically(path) as temporary, temporary.open("wb") as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:  # torch hides why its archive could not be written
-            raise error.__context__ or error from None
+    with replace_atomically(path) as temporary:
+        with temporary.open("wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # torch hides why its archive could not be written
+                raise error.__context__ or error from None
+        sync(temporary)  # it replaces the only other one, which a power cut must not take away
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:

@@ -13,12 +13,13 @@ from tfcseg.model.backbones.mosaic import Mosaic
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import PAPER_OPTIONS
 from tfcseg.model.tfc import BACKBONES, TFCSegmenter, build_segmenter
+from tfcseg.spelling import one_line
 from tfcseg.training.processes import processes_in_all
 from tfcseg.training.recipes import Material, TrainOptions
 from tfcseg.training.teachers import load_mosaic_weights
 from tfcseg.weights.convert import ConvertedEncoder, convert_pretrained
 from tfcseg.weights.loading import created_with, is_ours, load_model
-from tfcseg.weights.model_card import IMAGENET_PREPROCESSING, ModelCard, Preprocessing
+from tfcseg.weights.model_card import IMAGENET_PREPROCESSING, NAME_LIMIT, TEXT_LIMIT, ModelCard, Preprocessing
 
 PREPROCESSING = {
     "mosaic": Preprocessing(544, (128.0, 128.0, 128.0), (127.5, 127.5, 127.5)),
@@ -127,18 +128,21 @@ def trained_on_without_things(card: ModelCard) -> str:
 
 
 def trained_card(start: ModelCard, material: Material, options: TrainOptions, *, name: str, licence: str) -> ModelCard:
-    """Card of the trained network, whose initial card was ``start``; its measurements no longer hold."""
+    """Card of the trained network, whose initial card was ``start``; its measurements no longer hold. Of a history that
+    is too long for a card, the end is kept."""
+    description = (
+        f"stage {options.stage}: {options.steps} steps of {options.batch * processes_in_all()} samples "
+        f"of {options.crop} px, learning rate {options.learning_rate:g}, seed {options.seed}"
+        + "".join(f", {Path(folder).name} {weight:g} times as often" for folder, weight in options.folder_weights)
+    )
+    history = "; then ".join(filter(None, (start.trained_on, material.description)))
     return replace(
         start,
-        name=name,
+        name=one_line(name, NAME_LIMIT),
         config=replace(start.config, repairs=start.config.repairs or options.stage != "image"),
-        trained_on="; then ".join(filter(None, (start.trained_on, material.description))),
-        licence=licence,
+        trained_on=one_line(history[-TEXT_LIMIT:], TEXT_LIMIT),
+        licence=one_line(licence, TEXT_LIMIT),
         measured={},
         created_with=created_with(),
-        description=(
-            f"stage {options.stage}: {options.steps} steps of {options.batch * processes_in_all()} samples "
-            f"of {options.crop} px, learning rate {options.learning_rate:g}, seed {options.seed}"
-            + "".join(f", {Path(folder).name} {weight:g} times as often" for folder, weight in options.folder_weights)
-        ),
+        description=one_line(description, TEXT_LIMIT),
     )

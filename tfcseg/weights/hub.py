@@ -58,7 +58,10 @@ def find_on_hub(name: HubName, *, allow_network: bool, notify: Callable[[str], N
 def _in_cache(name: HubName) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = [try_to_load_from_cache(name.repository, file, revision=name.revision) for file in FOLDER_FILES]
+    try:
+        found = [try_to_load_from_cache(name.repository, file, revision=name.revision) for file in FOLDER_FILES]
+    except ValueError:  # the hub has no such names
+        return None
     folders = [Path(path).parent for path in found if isinstance(path, str)]
     return next((folder for folder in folders if (folder / "config.json").is_file()), None)
 
