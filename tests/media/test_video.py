@@ -466,14 +466,67 @@ def test_alpha_is_composited_on_black_and_said_once(tmp_path, name, codec):
 # Row 10: depth, HDR, and the colour matrix.
 
 
+TEN_BITS = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le")
+
+
 @pytest.mark.parametrize(("transfer", "kind"), [("smpte2084", "PQ"), ("arib-std-b67", "HLG"), ("bt709", None)])
-def test_ten_bits_are_read_and_hdr_is_said(tmp_path, transfer, kind):
+@pytest.mark.parametrize("size", [(48, 64), (49, 65)])
+def test_ten_bits_are_read_and_hdr_is_said(tmp_path, transfer, kind, size):
     tags = f"setparams=color_primaries=bt2020:color_trc={transfer}:colorspace=bt2020nc"
-    codec = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le")
-    numbers, _, _, warnings = decode(write_clip(tmp_path / "deep.mp4", 5, video=codec, filters=tags))
+    codec = TEN_BITS if size[0] % 2 == 0 else ("-c:v", "ffv1", "-pix_fmt", "yuv420p10le")
+    numbers, _, _, warnings = decode(write_clip(tmp_path / "deep.mkv", 5, size=size, video=codec, filters=tags))
     assert numbers == list(range(5))
-    expected = f"the video is HDR ({kind}): it was reduced to 8 bits without tone mapping, so colours look flat"
+    expected = f"the video is HDR ({kind}): it was reduced to 8 bits by tone mapping"
     assert warnings == ([] if kind is None else [expected])
+
+
+@pytest.mark.parametrize("tags", ["color_primaries=bt709:colorspace=bt709", "color_primaries=smpte432"])
+def test_hdr_of_unusual_primaries_is_not_tone_mapped(tmp_path, tags):
+    clip = write_clip(tmp_path / "odd.mp4", 3, video=TEN_BITS, filters=f"setparams={tags}:color_trc=smpte2084")
+    numbers, _, _, warnings = decode(clip)
+    assert numbers == [0, 1, 2]
+    assert warnings == ["the video is HDR (PQ): it was reduced to 8 bits without tone mapping, so colours look flat"]
+
+
+BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593])
+BT709_TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
+
+
+def coded_in_pq(light):
+    """SMPTE ST 2084: code of light in cd/m²."""
+    power = (light / 10_000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
+
+
+def coded_in_hlg(light):
+    """ITU-R BT.2100: code of light in cd/m² on a display of 1,000 cd/m². Its system gamma of 1.2 is that of each
+    colour, as between cameras and displays of the standard range."""
+    scene = (light / 1000) ** (1 / 1.2)
+    a = 0.17883277
+    b, c = 1 - 4 * a, 0.5 - a * np.log(4 * a)
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(np.maximum(12 * scene - b, 1e-9)) + c)
+
+
+@pytest.mark.parametrize(("transfer", "coded"), [("smpte2084", coded_in_pq), ("arib-std-b67", coded_in_hlg)])
+def test_hdr_looks_as_in_the_standard_range(tmp_path, transfer, coded):
+    """Colours up to 0.8 of white at 203 cd/m² (BT.2408) are those of a BT.1886 display; brighter ones keep an order."""
+    colours = np.array([[37] * 3, [142] * 3, [220] * 3, [200, 30, 40], [60, 180, 90], [40, 60, 190]])
+    light = np.vstack([203 * (colours / 255) ** 2.4, [[203] * 3, [400] * 3, [1000] * 3]])
+    code = coded(light @ BT709_TO_BT2020.T)
+    luma = code @ BT2020_LUMA
+    planes = [64 + 876 * luma, *(512 + 896 * (code[:, at] - luma) / scale for at, scale in ((2, 1.8814), (0, 1.4746)))]
+    rows = [np.rint(np.repeat(plane, 16)).astype("<u2")[None].repeat(16, 0) for plane in planes]
+    run_ffmpeg(
+        *("-f", "rawvideo", "-pix_fmt", "yuv444p10le", "-s", f"{rows[0].shape[1]}x16", "-i", "pipe:0"),
+        *("-vf", f"setparams=color_primaries=bt2020:color_trc={transfer}:colorspace=bt2020nc", "-c:v", "ffv1"),
+        tmp_path / "patches.mkv",
+        data=b"".join(plane.tobytes() for plane in rows),
+    )
+    with open_frames(tmp_path / "patches.mkv") as source:
+        seen = next(source).image[8, 8::16].astype(int)
+    assert np.abs(seen[: len(colours)] - colours).max() <= 2
+    white, bright, brightest = seen[len(colours) :, 1]
+    assert colours[2, 1] < white < bright <= brightest <= 255
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180])

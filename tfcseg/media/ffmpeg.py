@@ -73,6 +73,13 @@ def ask_ffmpeg(arguments: Sequence[str], *, timeout_s: float | None = None) -> s
     return output.decode(errors="replace")
 
 
+@functools.cache
+def can_tone_map() -> bool:
+    """Whether ffmpeg has the filters that reduce HDR pictures; some builds do not."""
+    filters = ask_ffmpeg(["-v", "error", "-filters"]).split()
+    return "zscale" in filters and "tonemap" in filters
+
+
 def input_arguments(source: Source | Path, options: Iterable[str] = ()) -> list[str]:
     """Arguments to open ``source`` only, through stdin if it can be read only once; ``options`` apply to this input."""
     protocols, url = LOCAL_PROTOCOLS, f"file:{source.given if isinstance(source, Source) else source}"

@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from tfcseg.errors import InputError
-from tfcseg.media.ffmpeg import LOCAL_PROTOCOLS, NETWORK_PROTOCOLS, NETWORK_TIMEOUT_S, VIDEO_FORMATS
+from tfcseg.media.ffmpeg import LOCAL_PROTOCOLS, NETWORK_PROTOCOLS, NETWORK_TIMEOUT_S, VIDEO_FORMATS, can_tone_map
 from tfcseg.media.frames import MAX_PIXELS, VideoInfo, check_size
 from tfcseg.media.source import IMAGE_SUFFIXES, Source
 
@@ -30,12 +30,13 @@ _FORMATS = f"{VIDEO_FORMATS},mp4,bmp_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe
 _PICTURE_BRANDS = {"avif", "heic", "heix", "mif1"}
 _SEQUENCE_BRANDS = {"avis", "hevc", "msf1"}
 _SEEKABLE_FORMATS = {"mov", "matroska"}
-_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+_HDR = {16: ("PQ", "smpte2084"), 18: ("HLG", "arib-std-b67")}
+"""Common name of each transfer function of HDR, and ffmpeg's."""
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _MAX_PACKETS_TO_FIRST_FRAME = 1000
 _MOST_STRETCHED = 64
 _HD_LINES = 720  # rows from which players assume HD colours for untagged video
-_UNTAGGED = 2
+_UNTAGGED, _BT2020 = 2, 9
 _NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
 _MOTION_JPEG_SUFFIXES = {".mjpeg", ".mjpg"}
@@ -60,6 +61,7 @@ class SourceStream:
     decoder: str | None  # decoder to request by name; None for ffmpeg's choice
     has_alpha: bool
     is_untagged_hd: bool
+    hdr: str | None  # ffmpeg's name of the transfer function of HDR pictures that are tone-mapped
     is_timed: bool  # whether frames have times; raw streams only have a rate
     is_motion_jpeg: bool  # whether it is a mere sequence of JPEG pictures
     is_even: bool  # whether frames are evenly spaced
@@ -220,6 +222,9 @@ def _describe_stream(
     first_s = max(container_start_s, _first_time_s(stream, frame)) if has_times else container_start_s
     zero_s = first_s if keeps_times else first_s - _start_s(stream, first_s)
     has_alpha, decoder = _find_alpha(stream, frame)
+    hdr, warnings = _find_hdr(stream, frame, has_alpha=has_alpha)
+    if frame.interlaced_frame:
+        warnings.append("the video is interlaced: its fields were not separated, so moving edges look combed")
     aspect = stream.sample_aspect_ratio
     if not aspect or not Fraction(1, _MOST_STRETCHED) <= aspect <= _MOST_STRETCHED:  # missing or implausible
         aspect = Fraction(1)
@@ -235,7 +240,7 @@ def _describe_stream(
         rotation=rotation,
         audio=None if audio is None else _codec_name(audio) or "unknown",
         pixel_aspect=1 / aspect if is_turned else aspect,
-        warnings=tuple(_stream_warnings(stream, frame)),
+        warnings=tuple(warnings),
     )
     return SourceStream(
         info=info,
@@ -243,6 +248,7 @@ def _describe_stream(
         decoder=decoder,
         has_alpha=has_alpha,
         is_untagged_hd=not frame.format.is_rgb and frame.colorspace == _UNTAGGED and frame.height >= _HD_LINES,
+        hdr=hdr,
         is_timed=is_timed,
         is_motion_jpeg="mjpeg" in formats,
         is_even=is_even,
@@ -266,16 +272,15 @@ def _find_alpha(stream: VideoStream, frame: VideoFrame) -> tuple[bool, str | Non
     return any(part.is_alpha for part in frame.format.components), None
 
 
-def _stream_warnings(stream: VideoStream, frame: VideoFrame) -> list[str]:
-    warnings = []
-    transfer = _HDR_TRANSFERS.get(int(stream.codec_context.color_trc or 0))
-    if transfer is not None:
-        warnings.append(
-            f"the video is HDR ({transfer}): it was reduced to 8 bits without tone mapping, so colours look flat"
-        )
-    if frame.interlaced_frame:
-        warnings.append("the video is interlaced: its fields were not separated, so moving edges look combed")
-    return warnings
+def _find_hdr(stream: VideoStream, frame: VideoFrame, *, has_alpha: bool) -> tuple[str | None, list[str]]:
+    """Ffmpeg's name of the transfer function, if pictures are HDR and can be tone-mapped; and what to say of it."""
+    name, transfer = _HDR.get(int(stream.codec_context.color_trc or 0), (None, None))
+    if name is None:
+        return None, []
+    is_usual = {frame.colorspace, int(stream.codec_context.color_primaries or _UNTAGGED)} <= {_UNTAGGED, _BT2020}
+    if is_usual and not frame.format.is_rgb and not has_alpha and can_tone_map():
+        return transfer, [f"the video is HDR ({name}): it was reduced to 8 bits by tone mapping"]
+    return None, [f"the video is HDR ({name}): it was reduced to 8 bits without tone mapping, so colours look flat"]
 
 
 _NTSC = Fraction(1000, 1001)

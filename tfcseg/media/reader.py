@@ -30,6 +30,15 @@ from tfcseg.spelling import count_of
 _EXACT_RGB = "flags=bicubic+accurate_rnd+full_chroma_int"
 """Converts with the stream's matrix and range and rounds to the nearest level. Planar RGB is an intermediate format,
 since swscale is three times faster at it than at packed RGB with these flags; packing takes almost no time."""
+_TONE_MAPPING = (
+    "format=yuv444p16",  # the next filter refuses odd sizes with coarser colours
+    "setparams=color_primaries=bt2020:color_trc={}:colorspace=bt2020nc",
+    "zscale=t=linear:npl=203",  # cd/m² of white, as ITU-R BT.2408 has it
+    "format=gbrpf32le",
+    "tonemap=mobius:param=0.8:desat=0",  # up to 0.8 of white all stays as it is
+    "zscale=p=bt709:t=bt709:m=gbr:r=pc",
+)
+"""Filters from an HDR transfer function to BT.709."""
 _SEEK_MARGIN_S = 1.0
 """Seeking may land after the frame shown at the requested time; seeking this much earlier cannot."""
 _LONGEST_DECODED_LEAD_S = 5.0
@@ -251,6 +260,7 @@ def _decode_arguments(stream: SourceStream, wanted: FrameRange, times: int) -> l
     filters += ["metadata=mode=add:key=k:value=v", rf"metadata=mode=print:direct=1:file='pipe\:{times}'"]
     filters += ["setpts=N"]  # write all pictures, whatever their times
     filters += ["setparams=colorspace=bt709"] if stream.is_untagged_hd else []
+    filters += [] if stream.hdr is None else [each.format(stream.hdr) for each in _TONE_MAPPING]
     planar, packed = ("gbrap", "rgba") if stream.has_alpha else ("gbrp", "rgb24")
     size = f"{info.width}:{info.height}"  # of the first picture; others are fitted into it
     filters += [f"scale={size}:force_original_aspect_ratio=decrease:{_EXACT_RGB}", f"format={planar}"]
