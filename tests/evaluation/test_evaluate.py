@@ -35,7 +35,7 @@ from tfcseg.evaluation.evaluate import evaluate
 from tfcseg.evaluation.predictions import Prediction, PredictionFolder, Predictions
 from tfcseg.evaluation.result import RESULT_FILES, Evaluation, Speed, write_evaluation
 from tfcseg.evaluation.scope import Scope
-from tfcseg.evaluation.vspw import VspwVideo
+from tfcseg.evaluation.vspw import VspwVideo, open_vspw
 from tfcseg.labels.label_sets import ADE31, VSPW, LabelSet, distinct_palette
 from tfcseg.media.masks import read_mask
 from tfcseg.media.writer import LOSSLESS_GRAY, VideoWriter
@@ -132,6 +132,17 @@ def test_the_folder_of_a_run_scores_like_its_masks(root, predictions, tmp_path):
     for video in predictions.iterdir():
         shutil.copytree(video, tmp_path / "runs" / video.name / "masks")
     assert score(root, tmp_path / "runs").per_video == score(root, predictions).per_video
+
+
+def test_a_run_with_other_indices_is_refused(root, predictions):
+    """Masks of a model with classes of its own would be scored as whatever has these values in the data set."""
+    source = PredictionFolder(predictions, open_vspw(root).labels)
+    listed = predictions / VIDEO / "classes.json"
+    listed.write_text(json.dumps([{"index": 0, "name": "wall"}, {"index": 2, "name": "my own name"}]))
+    assert evaluate(root, Predictions(source)).frames == 38
+    listed.write_text(json.dumps([{"index": 1, "name": "wall"}]))
+    with pytest.raises(DataError, match=r"classes\.json: 'wall' is value 1, but class 0 of VSPW_480p; .* with --model"):
+        evaluate(root, Predictions(source), Scope(skip_bad=True))
 
 
 def test_a_video_of_labels_scores_like_its_pngs(root, predictions, tmp_path):

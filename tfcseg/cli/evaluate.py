@@ -114,7 +114,7 @@ def _show(result: Evaluation, root: Path, printing: options.Printing) -> None:
 def _prediction_source(folder: Path, dataset: VspwDataset) -> Predictions:
     from tfcseg.evaluation.predictions import PredictionFolder
 
-    return PredictionFolder(folder).scored()
+    return PredictionFolder(folder, dataset.labels).scored()
 
 
 def _model_source(

@@ -304,7 +304,7 @@ def compare_dataset(
     of_runs = [f"{run}/{name}" for run in sorted({*plan.modes, *known_folders(folder)}) for name in RESULT_FILES]
     names = [COMPARE_JSON, COMPARE_HTML, *of_runs]
     with claimed_files(folder, names, inputs=inputs, overwrite=overwrite) as clear:
-        baseline = None if plan.baseline is None else PredictionFolder(plan.baseline)
+        baseline = None if plan.baseline is None else PredictionFolder(plan.baseline, dataset.labels)
         loaded = open_model(model, device)
         runs = plan.runs(loaded)
         samples = _samples(dataset, scope, max(options.longest_interval for options in runs.values()))

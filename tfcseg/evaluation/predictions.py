@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from tfcseg.errors import DataError, TfcsegError
 from tfcseg.evaluation.vspw import VspwVideo
 from tfcseg.labels.label_sets import LabelMap, LabelSet
+from tfcseg.media.mask_folder import CLASSES_NAME, read_classes
 from tfcseg.media.masks import read_label_video, read_mask
 from tfcseg.metrics.scores import Labels
 
@@ -41,11 +42,11 @@ class PredictionFolder:
     """Labels that any program wrote: ``DIR/<video>/<stem>.png``, value = class index, 255 = none.
 
     ``DIR/<video>`` may also be the output folder of a run: ``labels.mkv`` (one frame per frame of the video) or
-    ``masks/<stem>.png``.
+    ``masks/<stem>.png``. DataError if its ``classes.json`` has other indices than ``labels``, the data set's classes.
     """
 
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: str | Path, labels: LabelSet | None = None) -> None:
+        self.directory, self._labels = Path(directory), labels
         if not self.directory.is_dir():
             raise DataError(f"{directory}: no such folder; predictions are read from <folder>/<video>/<frame>.png")
 
@@ -56,6 +57,8 @@ class PredictionFolder:
     def __call__(self, video: VspwVideo) -> Iterator[Prediction]:
         """Read the labels of each frame of ``video`` when they are requested."""
         folder = self.directory / video.name
+        if self._labels is not None and (folder / CLASSES_NAME).is_file():
+            _check_classes(folder / CLASSES_NAME, self._labels)
         if (folder / LABELS_NAME).exists():
             yield from self._from_video(folder / LABELS_NAME, video)
             return
@@ -78,3 +81,13 @@ class PredictionFolder:
                 except DataError as error:
                     prediction = error
                 yield prediction
+
+
+def _check_classes(path: Path, labels: LabelSet) -> None:
+    """Raise DataError if a list of classes has one of ``labels`` at another index."""
+    for index, name in read_classes(path.parent, path).names.items():
+        if name in labels.names and labels.names.index(name) != index:
+            raise DataError(
+                f"{path}: {name!r} is value {index}, but class {labels.names.index(name)} of {labels.name}; masks are "
+                "scored by their values: score the model itself with --model, or translate the masks"
+            )
