@@ -251,7 +251,7 @@ class _Adaptation:
             name=output.stem[:NAME_LIMIT],
             config=config,
             trained_on="; then ".join(filter(None, (start.trained_on, taught)))[-TEXT_LIMIT:],
-            measured=_card_entries(start, result),
+            measured=_card_entries(start, result, self._size),
             created_with=created_with(),
             description=f"{start.name}, its evidence curve fitted"
             + (f" and its sparse attention trained for {result.steps} steps" if result.keeps_attention else ""),
@@ -271,10 +271,11 @@ def _is_better(without: Scores, trained: Scores) -> bool:
     return old is None or (new is not None and new > old)
 
 
-def _card_entries(start: ModelCard, result: AdaptResult) -> dict[str, float | str]:
+def _card_entries(start: ModelCard, result: AdaptResult, size: int) -> dict[str, float | str]:
     """Entries of the card: the network's own that still hold, and scores before and after."""
     kept = {name: start.measured[name] for name in CALIBRATED if name in start.measured}
-    entries: dict[str, float | str] = {**kept, "data": result.measured_on, "settings": "its own labels as targets"}
+    settings = f"short side {size} px, its own labels as targets"
+    entries: dict[str, float | str] = {**kept, "data": result.measured_on, "settings": settings}
     for suffix, found in (("_before", result.before), ("", result.after)):
         for setting, scores in found.items():
             entries |= {f"{setting}_{name}{suffix}": value for name, value in scores.items() if value is not None}
