@@ -71,6 +71,7 @@ def test_the_network_stays_and_the_card_says_what_was_measured(work, adapted):
     assert card.config.repairs
     assert card.config.defaults.threshold == 0.8
     assert card.trained_on == "nothing: random numbers; then TFC adapted on 2 videos without labels"
+    assert card.measured["settings"] == "short side 32 px, its own labels as targets"
     assert card.measured["tfc_agreement"] == found["after"]["tfc"]["agreement"]
     assert card.measured["tfc_vc8_before"] == found["before"]["tfc"]["vc8"]
     assert found["after"]["image"]["agreement"] == 100

@@ -291,6 +291,8 @@ def places(work, vspw_root, photos, teacher):
         ("PHOTOS -o OUT --teachers TEACHER --stage tfc", 2, "stage tfc starts from an image network"),
         ("ROOT -o OUT --stage attention", 2, "stage attention starts from an image network; give it with --init"),
         ("ROOT -o OUT --init TINY --stage attention --bce-weight 0", 2, "--bce-weight needs --stage tfc"),
+        ("ROOT -o OUT --init TINY --stage attention", 2, "TINY lacks 119 of the data's 124, such as 'wall'"),
+        ("PHOTOS -o OUT --teachers TEACHER --init TINY --stage attention", 2, "TINY lacks 27 of the data's 32, such"),
         (
             "PHOTOS -o OUT --teachers TEACHER --embed-dim 20",
             2,

@@ -88,6 +88,18 @@ def test_flops_of_a_keyframe_are_those_of_its_convolutions(model, monkeypatch):
     assert gflops["gflops_non_keyframe"] is None
 
 
+@pytest.mark.parametrize("sides", ["one", "both"])
+def test_flops_of_videos_of_several_sizes_are_the_mean(model, sides):
+    """Each sample's keyframe is counted at its own size: the others had a part of it, or less than nothing."""
+    clips = [moving_images(8), [image[:40, :40] for image in moving_images(8)]]
+    large, small, both = (
+        count_gflops(model, checked_options(model, sides=sides), samples) for samples in (clips[:1], clips[1:], clips)
+    )
+    assert large["gflops_keyframe"] > small["gflops_keyframe"] > small["gflops_non_keyframe"] > 0
+    for name, value in both.items():
+        assert value == pytest.approx((large[name] + small[name]) / 2)
+
+
 def test_flops_grow_with_the_points_that_are_updated(model):
     images = moving_images(4)
     none, some, all_points = (

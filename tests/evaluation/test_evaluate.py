@@ -294,7 +294,7 @@ def test_short_clips_are_listed(tmp_path):
     root = make_vspw(tmp_path / "vspw", {"0_short": 11, "1_long": 20})
     result = score(root, write_predictions(root, tmp_path / "predictions"))
     assert kinds(result) == [("too short", "0_short", None)]
-    assert result.skipped[0].reason == "11 frames are fewer than a window of 16"
+    assert result.skipped[0].reason == "11 frames; VC16 needs 17 by protocol vspw"
     assert not result.is_incomplete
     assert result.windows[16].vc.count == 20 - 16
     assert result.windows[8].vc.count == 20 - 8 + 11 - 8
@@ -306,6 +306,7 @@ def test_a_clip_of_exactly_n_frames_has_a_strict_window_only(tmp_path):
     field, strict = (score(root, predictions, protocol=protocol) for protocol in ("vspw", "strict"))
     assert (field.vc16, strict.vc16) == (None, 100)
     assert kinds(field) == [("too short", "0_sixteen", None)]
+    assert field.skipped[0].reason == "16 frames; VC16 needs 17 by protocol vspw"
     assert kinds(strict) == []
 
 

@@ -141,6 +141,14 @@ def test_equal_names_map_to_themselves():
     assert built_in_label_map(label_set(names), label_set(names[::-1])) == {"cat": "cat", "dog": "dog"}
 
 
+def test_a_part_of_a_set_maps_to_its_names_in_the_set_and_the_other_way_round():
+    part, all_names = ("gun", "wall"), (*VSPW, "zebra")
+    assert built_in_label_map(label_set(part), label_set(VSPW)) == {"gun": "gun", "wall": "wall"}
+    assert built_in_label_map(label_set(all_names), label_set(part)) == {"wall": "wall", "gun": "gun"}
+    with pytest.raises(DataError, match="no built-in label map"):
+        built_in_label_map(label_set(("gun", "zebra")), label_set(VSPW))
+
+
 def test_a_part_of_vspw_gets_a_part_of_its_map():
     assert built_in_label_map(ADE31, label_set(("path", "sky", "gun"))) == {"sidewalk": "path", "sky": "sky"}
     assert built_in_label_map(SCENES, label_set(("cattle", "gun"))) == {"cow": "cattle"}

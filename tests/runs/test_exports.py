@@ -123,7 +123,8 @@ def test_labels_that_were_kept_for_exports_are_made_again_if_they_are_lost(clip,
     interrupt(clip, tmp_path / "out", at=9, **options)
     (tmp_path / "out" / ".tfcseg" / "labels" / "00000001.png").unlink()
     tfcseg.run(clip, tmp_path / "out", MODEL, resume=True, **options)
-    assert contents(tmp_path / "out", ["labels.mkv"]) == contents(run_folder, ["labels.mkv"])
+    names = ["labels.mkv", "classes.json"]  # what the values mean
+    assert contents(tmp_path / "out", names) == contents(run_folder, names)
 
 
 def test_an_export_that_fails_leaves_a_run_that_goes_on(clip, run_folder, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from tests.helpers.command_line import call
 from tests.helpers.segformer_reference import build_reference, in_layout
 from tests.helpers.supervised_clips import make_clips
 from tests.helpers.tiny_model import write_tiny_model
+from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.model.config import ModelConfig
 from tfcseg.training.networks import start_supervised
@@ -136,6 +137,22 @@ def test_the_program_starts_from_an_encoder(encoder, tmp_path):
     written = load_file(tmp_path / "run" / "last.safetensors")
     for name, tensor in convert_pretrained(encoder).state_dict.items():
         torch.testing.assert_close(written[name].float(), tensor, atol=1e-3, rtol=1e-3)
+
+
+def test_stage_attention_leaves_a_published_network_as_it_is(tmp_path):
+    """Its weights are not exact in half precision."""
+    root = make_clips(tmp_path / "clips", 1)
+    network = build_reference("b0", embed_dim=64, num_classes=124)
+    network.config.id2label = dict(enumerate(open_vspw(root).labels.names))
+    network.save_pretrained(tmp_path / "own")
+    few = ("--steps", 1, "--batch", 1, "--stage", "attention", "--init", tmp_path / "own")
+    done = call("train", root, "-o", tmp_path / "run", *few, *SMALL)
+    assert done.returncode == 0, done.stderr
+    before = convert_pretrained(tmp_path / "own").network.state_dict()
+    after = load_file(tmp_path / "run" / "last.safetensors")
+    fixed = [name for name in before if not name.startswith("update.")]
+    assert len(fixed) > 150
+    assert all(torch.equal(before[name], after[name]) for name in fixed)
 
 
 # ------------------------------------------------------------------------------------------------------------- learning

@@ -292,6 +292,14 @@ def test_a_run_with_other_options_is_refused(folder):
         run(trainer)
 
 
+def test_a_run_on_other_data_is_refused(folder):
+    run(build_trainer(folder, steps=1)[0])
+    trainer, _ = build_trainer(folder, steps=1)
+    trainer.card = replace(trainer.card, trained_on="other photos")
+    with pytest.raises(WeightsError, match=r"trained_on nothing: random numbers, now other photos"):
+        run(trainer)
+
+
 def test_a_run_of_another_network_is_refused(folder):
     run(build_trainer(folder, steps=1)[0])
     trainer, _ = build_trainer(folder, steps=1)

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
-
 from tfcseg.adaptation.evidence_fit import fit_evidence
 from tfcseg.adaptation.measure import ONE_SIDE, SETTINGS, HeldBack, Scores, hold_back, measure
 from tfcseg.adaptation.own_labels import Part, label_parts, split_videos
@@ -34,7 +32,15 @@ from tfcseg.training.options import AdaptOptions
 from tfcseg.training.recipes import VALIDATION_SEED, attention_options
 from tfcseg.training.run import TrainListener, training_precision
 from tfcseg.weights.device import DeviceOptions
-from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, open_model, save_model
+from tfcseg.weights.loading import (
+    CALIBRATED,
+    LoadedModel,
+    created_with,
+    exact_dtype,
+    load_model,
+    open_model,
+    save_model,
+)
 from tfcseg.weights.model_card import NAME_LIMIT, TEXT_LIMIT, ModelCard
 
 STATE, LABELS, TRAINING = "state.json", "labels", "training"
@@ -116,10 +122,7 @@ class _Adaptation:
         self._plain = load_model(model, device="cpu", precision="fp32", fold=False)
         """For training and saving."""
         self._start = {name: tensor.clone() for name, tensor in self._plain.network.update.state_dict().items()}
-        fixed = [p for name, p in self._plain.network.named_parameters() if not name.startswith("update.")]
-        is_exact = all(torch.equal(p.half().float(), p) for p in fixed)
-        self._dtype = torch.float16 if is_exact else torch.float32
-        """Type of saved weights: half precision if the network's own weights are exact in it."""
+        self._dtype = exact_dtype(self._plain.network)
         self._size = options.size or self._model.card.preprocessing.size
         self._state: dict[str, Any] = {}
 
@@ -249,7 +252,7 @@ class _Adaptation:
             name=output.stem[:NAME_LIMIT],
             config=config,
             trained_on="; then ".join(filter(None, (start.trained_on, taught)))[-TEXT_LIMIT:],
-            measured=_card_entries(start, result),
+            measured=_card_entries(start, result, self._size),
             created_with=created_with(),
             description=f"{start.name}, its evidence curve fitted"
             + (f" and its sparse attention trained for {result.steps} steps" if result.keeps_attention else ""),
@@ -269,10 +272,11 @@ def _is_better(without: Scores, trained: Scores) -> bool:
     return old is None or (new is not None and new > old)
 
 
-def _card_entries(start: ModelCard, result: AdaptResult) -> dict[str, float | str]:
+def _card_entries(start: ModelCard, result: AdaptResult, size: int) -> dict[str, float | str]:
     """Entries of the card: the network's own that still hold, and scores before and after."""
     kept = {name: start.measured[name] for name in CALIBRATED if name in start.measured}
-    entries: dict[str, float | str] = {**kept, "data": result.measured_on, "settings": "its own labels as targets"}
+    settings = f"short side {size} px, its own labels as targets"
+    entries: dict[str, float | str] = {**kept, "data": result.measured_on, "settings": settings}
     for suffix, found in (("_before", result.before), ("", result.after)):
         for setting, scores in found.items():
             entries |= {f"{setting}_{name}{suffix}": value for name, value in scores.items() if value is not None}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -80,13 +81,13 @@ def count_gflops(
     network = IntervalNetwork(model, options)
     if options.sides != "one":
         return _count_weighed(network, samples)
-    keyframe = count_flops(partial(network.run, samples[0][:1]))
-    interval = options.keyframe_interval
-    rests = [sample[:interval] for sample in samples if len(sample) > 1]
+    alone = _keyframe_flops(network.run, samples)
+    keyframe, interval = fmean(alone), options.keyframe_interval
+    rests = [(sample[:interval], first) for sample, first in zip(samples, alone, strict=True) if len(sample) > 1]
     if not options.uses_memory or not rests:
         return _in_giga(keyframe, None, keyframe)
-    extra = sum(count_flops(partial(network.run, sample)) - keyframe for sample in rests)
-    non_keyframe = extra / sum(len(sample) - 1 for sample in rests)
+    extra = sum(count_flops(partial(network.run, sample)) - first for sample, first in rests)
+    non_keyframe = extra / sum(len(sample) - 1 for sample, _ in rests)
     return _in_giga(keyframe, non_keyframe, (keyframe + (interval - 1) * non_keyframe) / interval)
 
 
@@ -99,12 +100,23 @@ def _count_weighed(network: IntervalNetwork, samples: Sequence[Sequence[Image]])
         for _, found in run_intervals(network, [Group(images, None)]):
             results.extend(found)
 
-    keyframe = count_flops(partial(segment, samples[0][:1]))
-    results.clear()
-    total = sum(count_flops(partial(segment, sample)) for sample in samples)
-    keyframes = sum(result.is_keyframe for result in results)
-    others = len(results) - keyframes
-    return _in_giga(keyframe, (total - keyframes * keyframe) / others if others else None, total / len(results))
+    alone = _keyframe_flops(segment, samples)
+    total = between = 0.0
+    others = 0
+    for sample, keyframe in zip(samples, alone, strict=True):
+        results.clear()
+        spent = count_flops(partial(segment, sample))
+        keyframes = sum(result.is_keyframe for result in results)
+        total, between = total + spent, between + spent - keyframes * keyframe
+        others += len(sample) - keyframes
+    return _in_giga(fmean(alone), between / others if others else None, total / sum(map(len, samples)))
+
+
+def _keyframe_flops(run: Callable[[Sequence[Image]], object], samples: Sequence[Sequence[Image]]) -> list[float]:
+    """FLOPs of the first frame of each sample; videos of a data set may differ in size."""
+    by_size = {sample[0].shape: sample[:1] for sample in samples}
+    found = {size: count_flops(partial(run, first)) for size, first in by_size.items()}
+    return [found[sample[0].shape] for sample in samples]
 
 
 def _in_giga(keyframe: float, non_keyframe: float | None, mean: float) -> dict[str, float | None]:

@@ -50,6 +50,7 @@ from tfcseg.metrics.scores import (
     weighted_iou,
 )
 from tfcseg.options import OnStep, check
+from tfcseg.spelling import count_of
 from tfcseg.workers import WorkerOptions, work_through
 
 logger = logging.getLogger(__name__)
@@ -129,10 +130,12 @@ class VideoScorer:
                 if missing:
                     self._note("missing frame", frame, f"{missing} missing before this one")
                 after_gap = not self._add(frame, predicted, after_gap=after_gap or missing > 0)
-        usable = self._frames - 1 if scoring.scope.protocol == "vspw" else self._frames
+        protocol = scoring.scope.protocol
         for n in VC_WINDOWS:
-            if self._frames > 0 and usable < n:
-                self._note("too short", None, f"{self._frames} frames are fewer than a window of {n}")
+            needed = n + 1 if protocol == "vspw" else n  # its last window does not count
+            if 0 < self._frames < needed:
+                found = count_of(self._frames, "frame")
+                self._note("too short", None, f"{found}; VC{n} needs {needed} by protocol {protocol}")
         counts, stability = only_targets(self.confusion.counts, scoring.is_predictable()), self._stability.means()
         return VideoScore(
             name=video.name,

@@ -216,11 +216,12 @@ def merged_names() -> Mapping[str, LabelMap]:
 def built_in_label_map(model: LabelSet, dataset: LabelSet) -> LabelMap:
     """Find the label map between two label sets, which are recognised by their class names, not by their own names.
 
-    Equal names map to themselves. A data set with a part of VSPW's or COCO's classes gets a part of their map. Raises
-    DataError, saying how to give a label map, if there is none.
+    A data set with a part of VSPW's or COCO's classes gets a part of their map. If one set has all names of the other,
+    equal names map to themselves. Raises DataError, saying how to give a label map, if there is none.
     """
-    if set(model.names) == set(dataset.names):
-        return {name: name for name in model.names}
+    shared = {name: name for name in model.names if name in dataset.names}
+    if len(shared) == len(model) == len(dataset):
+        return shared
     for (source, target), label_map in built_in_maps().items():
         if _is_called(model, source) and _is_called(dataset, target):
             kept = {
@@ -230,6 +231,8 @@ def built_in_label_map(model: LabelSet, dataset: LabelSet) -> LabelMap:
             }
             if kept:
                 return kept
+    if len(shared) in (len(model), len(dataset)):
+        return shared
     raise DataError(
         f"no built-in label map from label set {model.name!r} to {dataset.name!r}; write one as JSON,"
         " {model class: data set class, …}, and give it with --label-map"

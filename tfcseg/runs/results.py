@@ -71,7 +71,8 @@ class ResultWriter:
         self._pictures = _mask_writers(job)
         self._files: list[MaskWriter | FrameTable] = [*self._pictures.values()]
         # A list of classes needs names of the values.
-        self._has_class_list = options.masks and (job.given is None or 0 in job.given.classes.names)
+        has_values = options.masks or "video" in options.formats
+        self._has_class_list = has_values and (job.given is None or 0 in job.given.classes.names)
         if self._has_class_list:
             write_json(job.out.classes_json, _class_list(job))
         self._table: FrameTable | None = None

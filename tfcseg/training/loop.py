@@ -205,7 +205,7 @@ class Trainer:
             return
         state = {
             "format": CHECKPOINT_FORMAT,
-            "options": asdict(self.options),
+            "options": _conditions(self.options, self.card),
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -225,7 +225,7 @@ class Trainer:
                 state = torch.load(path, map_location=self.device, weights_only=True)
         if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
             raise WeightsError(f"{path} is not a tfcseg checkpoint, or a damaged one; train into another folder")
-        before, now = state["options"], asdict(self.options)
+        before, now = state["options"], _conditions(self.options, self.card)
         other = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
         if other:
             raise WeightsError(f"{path} was made with other options ({'; '.join(other)}); train into another folder")
@@ -237,6 +237,11 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best = int(state["step"]), float(state["best"])
+
+
+def _conditions(options: TrainOptions, card: ModelCard) -> dict[str, Any]:
+    """What all steps of a run have in common, since its card says so."""
+    return {**asdict(options), "trained_on": card.trained_on}
 
 
 def _write_archive(path: Path, state: dict[str, Any]) -> None:

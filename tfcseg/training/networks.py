@@ -18,7 +18,7 @@ from tfcseg.training.processes import processes_in_all
 from tfcseg.training.recipes import Material, TrainOptions
 from tfcseg.training.teachers import load_mosaic_weights
 from tfcseg.weights.convert import ConvertedEncoder, convert_pretrained
-from tfcseg.weights.loading import created_with, is_ours, load_model
+from tfcseg.weights.loading import created_with, find_weights, is_ours, load_model, read_card
 from tfcseg.weights.model_card import IMAGENET_PREPROCESSING, NAME_LIMIT, TEXT_LIMIT, ModelCard, Preprocessing
 
 PREPROCESSING = {
@@ -120,6 +120,17 @@ def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tu
             rows[new] = state[name][own]
     grown.load_state_dict({**state, **fresh})
     return grown, replace(card, config=config, labels=labels, trained_on=trained_on_without_things(card))
+
+
+def refuse_new_classes(init: str, labels: LabelSet) -> None:
+    """Raise UsageError unless the model ``init`` has the classes of ``labels``; stage ``attention`` trains none."""
+    own = read_card(find_weights(init)[0]).labels.names
+    new = [name for name in labels.names if name not in own]
+    if new:
+        raise UsageError(
+            f"stage attention trains no classes, but --init {init} lacks {len(new)} of the data's {len(labels)}, "
+            f"such as {new[0]!r}; train stage tfc first, or use tfcseg adapt, which needs no labels"
+        )
 
 
 def trained_on_without_things(card: ModelCard) -> str:

@@ -59,7 +59,7 @@ class TrainRequest:
     init: Annotated[
         str | None,
         Option(
-            "Weights file or model to start from; for a VSPW folder also a published SegFormer or MiT.",
+            "Model to start from: a shipped one, a weights file, a published SegFormer or MiT, or MOSAIC's .tflite.",
             default_text="ImageNet's for efficientnet_lite0, else random",
         ),
     ] = None

@@ -23,7 +23,7 @@ from tfcseg.model.options import SIZE_MULTIPLE
 from tfcseg.options import OnProgress, OnStep, check
 from tfcseg.training.distilled import distilled_material
 from tfcseg.training.loop import Trainer
-from tfcseg.training.networks import start_network, start_supervised, trained_card
+from tfcseg.training.networks import refuse_new_classes, start_network, start_supervised, trained_card
 from tfcseg.training.options import TrainRequest
 from tfcseg.training.processes import (
     end_processes,
@@ -35,7 +35,7 @@ from tfcseg.training.processes import (
 from tfcseg.training.recipes import Material, TrainOptions, recipe_options
 from tfcseg.training.supervised import vspw_material
 from tfcseg.training.teachers import taught_labels, teacher_files
-from tfcseg.weights.loading import resolve_device
+from tfcseg.weights.loading import exact_dtype, resolve_device
 from tfcseg.weights.model_card import NAME_LIMIT, parse_card
 
 DISTILLED_BACKBONE, SUPERVISED_BACKBONE = "efficientnet_lite0", "mit_b0"
@@ -124,11 +124,15 @@ def train(request: TrainRequest, listener: TrainListener | None = None) -> Train
 def _trainer(request: TrainRequest, plan: TrainPlan, listener: TrainListener) -> Trainer:
     """Prepare network, data and card. Weights are loaded first, so that errors appear before media are labelled."""
     torch.manual_seed(request.seed)
+    stage = plan.options.stage
+    labels = taught_labels(plan.teachers) if plan.teachers else open_vspw(request.data[0], "train").labels
+    if stage == "attention":
+        refuse_new_classes(plan.options.init, labels)
     if plan.teachers:
-        labels, backbone = taught_labels(plan.teachers), request.backbone or DISTILLED_BACKBONE
+        backbone = request.backbone or DISTILLED_BACKBONE
         network, start = start_network(backbone, labels, request.init, embed_dim=request.embed_dim)
     else:
-        labels, backbone = open_vspw(request.data[0], "train").labels, request.backbone or SUPERVISED_BACKBONE
+        backbone = request.backbone or SUPERVISED_BACKBONE
         network, start = start_supervised(backbone, labels, request.init, plan.options.short_side_px, request.embed_dim)
     if request.backbone not in {None, start.config.backbone}:
         raise UsageError(f"--init {request.init} has backbone {start.config.backbone}; leave --backbone out")
@@ -152,6 +156,7 @@ def _trainer(request: TrainRequest, plan: TrainPlan, listener: TrainListener) ->
         device=plan.device,
         precision=plan.precision,
         workers=plan.workers,
+        dtype=exact_dtype(network) if stage == "attention" else torch.float16,
         report=listener.on_record,
         on_step=partial(listener.on_progress, "training"),
     )

@@ -87,6 +87,12 @@ def save_model(path: Path, network: TFCSegmenter, card: ModelCard, *, dtype: tor
     return write_tensor_file(path, state, metadata)
 
 
+def exact_dtype(network: TFCSegmenter) -> torch.dtype:
+    """Type to save weights in when only the sparse attention was trained: half if the others are exact in it."""
+    fixed = (p for name, p in network.named_parameters() if not name.startswith("update."))
+    return torch.float16 if all(torch.equal(p.half().float(), p) for p in fixed) else torch.float32
+
+
 def created_with() -> str:
     """Versions for the cards of trained models."""
     return f"tfcseg {version('tfcseg')}, torch {torch.__version__}"
