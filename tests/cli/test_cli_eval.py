@@ -135,7 +135,7 @@ def test_scores_say_where_they_come_from(root, model, perfect, tmp_path):
 def test_the_table_never_shows_vc_without_miou(root, perfect):
     done = call("eval", root, "--predictions", perfect, "--no-flow-consistency", "-q")
     assert done.returncode == 0
-    assert done.stderr == "warning: too short: 1_road: 9 frames are fewer than a window of 16\n"
+    assert done.stderr == "warning: too short: 1_road: 9 frames; VC16 needs 17 by protocol vspw\n"
     lines = [line.split("  ") for line in done.stdout.splitlines()]
     with_vc = [line for line in done.stdout.splitlines() if "VC" in line]
     assert len(with_vc) == 1

@@ -360,7 +360,8 @@ def test_frames_whose_names_are_no_utf8_are_refused_by_cvat_and_yolo(tmp_path):
     """They ended the finished run with a traceback."""
     folder_of_images(tmp_path / "in", moving_images(2, (32, 48)), ["\udcff.png", "b.png"])
     for kind in ("cvat", "yolo"):
-        with pytest.raises(UsageError, match=re.escape(f"{kind} lists names in UTF-8, and '\\udcff.png' is none")):
+        expected = f"{kind} lists names in UTF-8, one per line, not '\\udcff'; rename"
+        with pytest.raises(UsageError, match=re.escape(expected)):
             tfcseg.run(tmp_path / "in", tmp_path / "out", MODEL, export=kind)
     assert not (tmp_path / "out").exists()
 
@@ -380,7 +381,7 @@ def test_frames_that_cvat_and_yolo_cannot_tell_apart_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["cvat", "yolo"])
 def test_frames_whose_names_have_several_lines_are_refused_where_there_is_a_list_of_them(tmp_path, name):
     folder_of_images(tmp_path / "in", moving_images(2, (32, 48)), ["a.png", "b\nc.png"])
-    with pytest.raises(UsageError, match=rf"{name} lists frames one per line, and 'b\\nc' has several; rename it"):
+    with pytest.raises(UsageError, match=rf"{name} lists names in UTF-8, one per line, not 'b\\nc'; rename"):
         tfcseg.run(tmp_path / "in", tmp_path / "out", MODEL, export=name)
     assert not (tmp_path / "out").exists()
 

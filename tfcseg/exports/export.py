@@ -53,18 +53,15 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def check_names(formats: Sequence[str], names: Iterable[str]) -> None:
-    """UsageError for names of frames that CVAT and YOLO cannot list, by their stems and one per line."""
-    stems = Counter(PurePath(name).stem for name in names)
-    stem, count = next(iter(stems.most_common(1)), ("", 0))
-    broken = next((stem for stem in stems if "\n" in stem or "\r" in stem), None)
-    by_stem = [name for name in ("cvat", "yolo") if name in formats]
-    foreign = [name for name in names if name.encode(errors="ignore").decode() != name]
-    if by_stem and foreign:
-        raise UsageError(f"{by_stem[0]} lists names in UTF-8, and {foreign[0]!r} is none; rename it")
-    if by_stem and count > 1:
-        raise UsageError(f"{by_stem[0]} cannot tell two frames called {stem!r} apart; rename one")
-    if by_stem and broken is not None:
-        raise UsageError(f"{by_stem[0]} lists frames one per line, and {broken!r} has several; rename it")
+    """UsageError for names of frames that CVAT and YOLO cannot list: without suffixes, in UTF-8, one per line."""
+    kind = next((name for name in ("cvat", "yolo") if name in formats), None)
+    if kind is None:
+        return
+    for stem, count in Counter(PurePath(name).stem for name in names).items():
+        if stem.encode(errors="ignore").decode() != stem or "\n" in stem or "\r" in stem:
+            raise UsageError(f"{kind} lists names in UTF-8, one per line, not {stem!r}; rename this frame")
+        if count > 1:
+            raise UsageError(f"{kind} cannot tell two frames called {stem!r} apart; rename one")
 
 
 def export(

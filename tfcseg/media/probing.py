@@ -225,9 +225,7 @@ def _describe_stream(
     hdr, warnings = _find_hdr(stream, frame, has_alpha=has_alpha)
     if frame.interlaced_frame:
         warnings.append("the video is interlaced: its fields were not separated, so moving edges look combed")
-    aspect = stream.sample_aspect_ratio
-    if not aspect or not Fraction(1, _MOST_STRETCHED) <= aspect <= _MOST_STRETCHED:  # missing or implausible
-        aspect = Fraction(1)
+    aspect = _find_aspect(stream)
     # The track that players choose: the default, else the first.
     audio = max(container.streams.audio, key=lambda each: bool(each.disposition & Disposition.default), default=None)
     info = VideoInfo(
@@ -270,6 +268,12 @@ def _find_alpha(stream: VideoStream, frame: VideoFrame) -> tuple[bool, str | Non
         decoder = _ALPHA_DECODERS.get(_codec_name(stream) or "")
         return decoder is not None, decoder
     return any(part.is_alpha for part in frame.format.components), None
+
+
+def _find_aspect(stream: VideoStream) -> Fraction:
+    """Width of a pixel by its height; 1 if it is missing or implausible."""
+    aspect = stream.sample_aspect_ratio
+    return aspect if aspect and Fraction(1, _MOST_STRETCHED) <= aspect <= _MOST_STRETCHED else Fraction(1)
 
 
 def _find_hdr(stream: VideoStream, frame: VideoFrame, *, has_alpha: bool) -> tuple[str | None, list[str]]:
