@@ -32,6 +32,7 @@ _SEQUENCE_BRANDS = {"avis", "hevc", "msf1"}
 _SEEKABLE_FORMATS = {"mov", "matroska"}
 _HDR = {16: ("PQ", "smpte2084"), 18: ("HLG", "arib-std-b67")}
 """Common name of each transfer function of HDR, and ffmpeg's."""
+_INTERLACED = "the video is interlaced: its fields were not separated, so moving edges look combed"
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _MAX_PACKETS_TO_FIRST_FRAME = 1000
 _MOST_STRETCHED = 64
@@ -223,8 +224,6 @@ def _describe_stream(
     zero_s = first_s if keeps_times else first_s - _start_s(stream, first_s)
     has_alpha, decoder = _find_alpha(stream, frame)
     hdr, warnings = _find_hdr(stream, frame, has_alpha=has_alpha)
-    if frame.interlaced_frame:
-        warnings.append("the video is interlaced: its fields were not separated, so moving edges look combed")
     aspect = _find_aspect(stream)
     # The track that players choose: the default, else the first.
     audio = max(container.streams.audio, key=lambda each: bool(each.disposition & Disposition.default), default=None)
@@ -238,7 +237,7 @@ def _describe_stream(
         rotation=rotation,
         audio=None if audio is None else _codec_name(audio) or "unknown",
         pixel_aspect=1 / aspect if is_turned else aspect,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *([_INTERLACED] if frame.interlaced_frame else [])),
     )
     return SourceStream(
         info=info,
