@@ -253,7 +253,7 @@ def _summary(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
         yield "flow consistency", f"{percent(stability.flow_consistency)} along optical flow{before}"
     if sure.mean is not None:
         error = sure.calibration_error
-        trust = "not calibrated" if error is None else f"calibration error {percent(error, 1)}"
+        trust = "not calibrated" if error is None else f"off by {percent(error, 1)} on labelled photos"
         doubt = f"{percent(sure.unsure)} of the labels below {percent(sure.unsure_below, 0)}"
         yield "confidence", f"{percent(sure.mean)}, {doubt}; {trust}"
     if stability.updated_fraction is not None:
