@@ -154,7 +154,7 @@ def test_a_vspw_folder_is_trained_on(call, work):
         *command, "--skip-bad", "--crop", "96", "--size", "240", "-q"
     )  # of one option given twice the last
     assert code == 1
-    assert "other options or data (crop 64, now 96; short_side_px 480, now 240)" in err, "the card would say so of all steps"
+    assert "(crop 64, now 96; short_side_px 480, now 240)" in err, "the card would say so of all steps"
 
 
 # ------------------------------------------------------------------------------------------------------------ distilled
