@@ -147,7 +147,7 @@ def test_a_vspw_folder_is_trained_on(call, work):
     code, _, err = call(*command, "--skip-bad", "--lr", "0.5", "-q")
     assert code == 1
     assert err.splitlines()[-1] == (
-        f"error: {output}/checkpoint.pt was made with other options or data (learning_rate 6e-05, now 0.5); "
+        f"error: {output}/checkpoint.pt has other options or data (learning_rate 6e-05, now 0.5); "
         "train into another folder"
     )
     code, _, err = call(
