@@ -208,6 +208,11 @@ def test_folders_of_runs_need_one_set_of_classes_that_maps_to_the_data_set(root,
     done = call("eval", root, "--predictions", folder, *model[2:])
     assert done.returncode == 1
     assert "1_road' have different classes" in done.error
+    first = (folder / "0_hills" / "classes.json").rename(tmp_path / "classes.json")
+    done = call("eval", root, "--predictions", folder, *model[2:])
+    assert done.returncode == 1
+    assert "1_road' must both be folders of runs with classes.json, or neither" in done.error
+    first.rename(folder / "0_hills" / "classes.json")
     shutil.copy(path, folder / "0_hills")
     done = call("eval", root, "--predictions", folder)
     assert done.returncode == 1

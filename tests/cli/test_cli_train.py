@@ -147,14 +147,14 @@ def test_a_vspw_folder_is_trained_on(call, work):
     code, _, err = call(*command, "--skip-bad", "--lr", "0.5", "-q")
     assert code == 1
     assert err.splitlines()[-1] == (
-        f"error: {output}/checkpoint.pt was made with other options (learning_rate 6e-05, now 0.5); "
+        f"error: {output}/checkpoint.pt has other options or data (learning_rate 6e-05, now 0.5); "
         "train into another folder"
     )
     code, _, err = call(
         *command, "--skip-bad", "--crop", "96", "--size", "240", "-q"
     )  # of one option given twice the last
     assert code == 1
-    assert "other options (crop 64, now 96; short_side_px 480, now 240)" in err, "the card would say so of all steps"
+    assert "(crop 64, now 96; short_side_px 480, now 240)" in err, "the card would say so of all steps"
 
 
 # ------------------------------------------------------------------------------------------------------------ distilled

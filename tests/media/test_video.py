@@ -488,6 +488,14 @@ def test_hdr_of_unusual_primaries_is_not_tone_mapped(tmp_path, tags):
     assert warnings == ["the video is HDR (PQ): it was reduced to 8 bits without tone mapping, so colours look flat"]
 
 
+def test_hdr_is_read_without_the_filters_for_it_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfcseg.media.probing.can_tone_map", lambda: False)
+    tags = "setparams=color_primaries=bt2020:color_trc=arib-std-b67:colorspace=bt2020nc"
+    numbers, _, _, (warning,) = decode(write_clip(tmp_path / "hdr.mp4", 3, video=TEN_BITS, filters=tags))
+    assert numbers == [0, 1, 2]
+    assert "without tone mapping, so colours look flat; this ffmpeg lacks the filters zscale and tonemap" in warning
+
+
 BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593])
 BT709_TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
 

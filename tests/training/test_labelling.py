@@ -24,6 +24,7 @@ from tfcseg.media.reader import read_frames
 from tfcseg.training.labelling import (
     CLIP_SIDE_PX,
     STEADY_REACH,
+    alone_in,
     find_media,
     label_media,
     save_labels,
@@ -237,6 +238,33 @@ def test_two_trainings_share_a_cache(tmp_path, teacher):
         wait_until(lambda: any(tmp_path.glob("cache/clips/*/*.jpg")))
         subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
     assert first.returncode == 0
+
+
+def test_who_waits_for_another_training_is_told(tmp_path):
+    notes = []
+    program = "import sys; from pathlib import Path; from tfcseg.training.labelling import alone_in\n"
+    program += "with alone_in(Path(sys.argv[1]), print): print('in', flush=True); input()"
+    command = [sys.executable, "-c", program, tmp_path]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], **pipes) as other:
+        assert other.stdout.readline() == b"in\n"
+
+        def note(text):
+            notes.append(text)
+            other.stdin.write(b"go on\n")
+            other.stdin.flush()
+
+        with alone_in(tmp_path, note):
+            assert notes == [f"another training labels into {tmp_path}; this one continues after it"]
+    with alone_in(tmp_path, notes.append):
+        assert len(notes) == 1
+
+
+def test_a_cache_that_is_no_folder_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    said = r"^cannot keep labels in folder '.*file': File exists; choose another one$"
+    with pytest.raises(OutputError, match=said), alone_in(tmp_path / "file", print):
+        pass
 
 
 def is_alive(group):

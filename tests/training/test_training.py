@@ -288,7 +288,7 @@ def test_a_finished_run_has_nothing_left_to_do(folder):
 def test_a_run_with_other_options_is_refused(folder):
     run(build_trainer(folder, steps=1)[0])
     trainer, _ = build_trainer(folder, steps=3, learning_rate=0.1)
-    with pytest.raises(WeightsError, match=r"other options \(steps 1, now 3; learning_rate 0\.001, now 0\.1\)"):
+    with pytest.raises(WeightsError, match=r"other options or data \(steps 1, now 3; learning_rate 0\.001, now 0\.1\)"):
         run(trainer)
 
 

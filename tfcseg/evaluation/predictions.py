@@ -73,6 +73,8 @@ class PredictionFolder:
             found.setdefault(None if labels is None else labels.names, (folder, labels))
         if len(found) > 1:
             one, other = [str(folder) for folder, _ in found.values()][:2]
+            if None in found:
+                raise DataError(f"{one!r} and {other!r} must both be folders of runs with {CLASSES_NAME}, or neither")
             raise DataError(f"{one!r} and {other!r} have different classes; score them one after the other")
         return next((labels for _, labels in found.values()), None)
 

@@ -281,9 +281,13 @@ def _find_hdr(stream: VideoStream, frame: VideoFrame, *, has_alpha: bool) -> tup
     if name is None:
         return None, []
     is_usual = {frame.colorspace, int(stream.codec_context.color_primaries or _UNTAGGED)} <= {_UNTAGGED, _BT2020}
-    if is_usual and not frame.format.is_rgb and not has_alpha and can_tone_map():
-        return transfer, [f"the video is HDR ({name}): it was reduced to 8 bits by tone mapping"]
-    return None, [f"the video is HDR ({name}): it was reduced to 8 bits without tone mapping, so colours look flat"]
+    why = ""
+    if is_usual and not frame.format.is_rgb and not has_alpha:
+        if can_tone_map():
+            return transfer, [f"the video is HDR ({name}): it was reduced to 8 bits by tone mapping"]
+        why = "; this ffmpeg lacks the filters zscale and tonemap, which the bundled one has: unset IMAGEIO_FFMPEG_EXE"
+    flat = "reduced to 8 bits without tone mapping, so colours look flat"
+    return None, [f"the video is HDR ({name}): it was {flat}{why}"]
 
 
 _NTSC = Fraction(1000, 1001)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +47,7 @@ def distilled_material(
     *,
     skip_bad: bool = False,
     progress: OnStep = lambda done, total: None,
+    notify: Callable[[str], None] = lambda note: None,
 ) -> Material:
     """Label the media (once); sources are stills in stage ``image``, clips and pseudo-clips in ``tfc``.
 
@@ -58,7 +59,7 @@ def distilled_material(
     sound = [path for path, defect in examined if not defect]
     if not skip_bad:
         refuse(defects, "damaged files")
-    with alone_in(cache):
+    with alone_in(cache, notify):
         taught = _label(sound, teachers, cache, progress)
     stills, clips = [each for each in taught if not each.frames], [each for each in taught if each.frames]
     labelled = {each.source for each in taught}

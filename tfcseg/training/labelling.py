@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, InputError, TfcsegError
-from tfcseg.files import replace_atomically
+from tfcseg.files import output_errors, replace_atomically
 from tfcseg.interrupts import end_with_parent, ignore_interrupts
 from tfcseg.machine import available_cores
 from tfcseg.media.images import natural_key, read_image
@@ -166,13 +166,18 @@ def _label_file(job: tuple[Path, Path]) -> None:
 
 
 @contextmanager
-def alone_in(cache: Path) -> Iterator[None]:
+def alone_in(cache: Path, notify: Callable[[str], None]) -> Iterator[None]:
     """Wait until no other training labels into ``cache``, and let others wait until the block ends."""
-    cache.mkdir(parents=True, exist_ok=True)
-    number = os.open(cache, os.O_RDONLY)
+    with output_errors(f"cannot keep labels in folder {str(cache)!r}", "; choose another one"):
+        cache.mkdir(parents=True, exist_ok=True)
+        number = os.open(cache, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(number, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                notify(f"another training labels into {cache}; this one continues after it")
+                fcntl.flock(number, fcntl.LOCK_EX)
         yield
     finally:
         os.close(number)

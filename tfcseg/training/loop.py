@@ -228,7 +228,7 @@ class Trainer:
         before, now = state["options"], _conditions(self.options, self.card)
         other = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
         if other:
-            raise WeightsError(f"{path} was made with other options ({'; '.join(other)}); train into another folder")
+            raise WeightsError(f"{path} has other options or data ({'; '.join(other)}); train into another folder")
         try:
             self.network.load_state_dict(state["network"])
         except RuntimeError:

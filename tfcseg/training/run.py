@@ -20,7 +20,7 @@ from tfcseg.machine import available_cores, has_bfloat16
 from tfcseg.media.source import absolute
 from tfcseg.model.config import HEADS
 from tfcseg.model.options import SIZE_MULTIPLE
-from tfcseg.options import OnProgress, OnStep, check
+from tfcseg.options import OnProgress, check
 from tfcseg.training.distilled import distilled_material
 from tfcseg.training.loop import Trainer
 from tfcseg.training.networks import refuse_new_classes, start_network, start_supervised, trained_card
@@ -136,7 +136,7 @@ def _trainer(request: TrainRequest, plan: TrainPlan, listener: TrainListener) ->
         network, start = start_supervised(backbone, labels, request.init, plan.options.short_side_px, request.embed_dim)
     if request.backbone not in {None, start.config.backbone}:
         raise UsageError(f"--init {request.init} has backbone {start.config.backbone}; leave --backbone out")
-    material = first_process_first(lambda: _material(request, plan, partial(listener.on_progress, "labelling")))
+    material = first_process_first(lambda: _material(request, plan, listener))
     for defect in material.left_out[:_SHOWN]:
         listener.on_note(f"skipped: {defect}")
     if len(material.left_out) > _SHOWN:
@@ -162,11 +162,15 @@ def _trainer(request: TrainRequest, plan: TrainPlan, listener: TrainListener) ->
     )
 
 
-def _material(request: TrainRequest, plan: TrainPlan, on_labelled: OnStep) -> Material:
+def _material(request: TrainRequest, plan: TrainPlan, listener: TrainListener) -> Material:
     if not plan.teachers:
         return vspw_material(request.data[0], plan.options, skip_bad=request.skip_bad)
-    media = (request.data, plan.teachers, plan.cache)
-    return distilled_material(*media, plan.options, skip_bad=request.skip_bad, progress=on_labelled)
+    return distilled_material(
+        *(request.data, plan.teachers, plan.cache, plan.options),
+        skip_bad=request.skip_bad,
+        progress=partial(listener.on_progress, "labelling"),
+        notify=listener.on_note,
+    )
 
 
 def plan_training(request: TrainRequest) -> TrainPlan:
