@@ -213,7 +213,6 @@ def _what_is_kept(folder: Path) -> str:
 @contextmanager
 def _listener(job: RunOptions, *, shown: bool) -> Iterator[Listener]:
     """A bar for the frames, with their speed, and one for each export."""
-    from tfcseg.runs.batch import frames_wanted
     from tfcseg.runs.pipeline import Listener
 
     started_s, done = time.monotonic(), 0
@@ -224,7 +223,7 @@ def _listener(job: RunOptions, *, shown: bool) -> Iterator[Listener]:
             done += 1  # a resumed run begins with a later frame
             speed = done / max(time.monotonic() - started_s, 1e-3)
             name = info.source.path.name if info.source.is_on_disk else info.source.name
-            wanted = frames_wanted(info, job.start_s, job.end_s)
+            wanted = info.frames_between(job.start_s, job.end_s)
             on_progress(name or info.source.name, frame.index + 1, wanted, f"{speed:.1f} fps")
 
         yield Listener(on_frame, on_progress)

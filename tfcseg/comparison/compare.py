@@ -51,7 +51,6 @@ from tfcseg.model.options import InferenceOptions
 from tfcseg.options import OnProgress
 from tfcseg.report.moments import greatest_moments
 from tfcseg.report.schema import Report
-from tfcseg.runs.batch import frames_wanted
 from tfcseg.runs.options import ResultOptions
 from tfcseg.runs.outputs import OutputDir, default_output, numbered
 from tfcseg.runs.pipeline import run
@@ -183,7 +182,7 @@ class _VideoComparison:
         with self.open() as source:
             size = source.info.height, source.info.width
             for frame in source:
-                self.on_progress("baseline", frames, frames_wanted(source.info, self.start_s, self.end_s))
+                self.on_progress("baseline", frames, source.info.frames_between(self.start_s, self.end_s))
                 if frames < count:
                     scores.update(frame.image, read_labels(self.baseline[frames], size, self.model.labels))
                 frames += 1
@@ -197,7 +196,7 @@ class _VideoComparison:
         warm_up(self.model, self.runs[mode], opening)
 
         def on_frame(frame: SegmentedFrame, info: VideoInfo) -> None:
-            self.on_progress(mode, frame.index + 1, frames_wanted(info, self.start_s, self.end_s))
+            self.on_progress(mode, frame.index + 1, info.frames_between(self.start_s, self.end_s))
 
         return run(
             self.source,

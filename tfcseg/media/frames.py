@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
@@ -54,6 +55,13 @@ class VideoInfo:
     def path(self) -> str:
         """Name of the source as the user gave it; ``-`` for stdin."""
         return self.source.name
+
+    def frames_between(self, start_s: float | None, end_s: float | None) -> int | None:
+        """Number of frames of a part of the video, if its container says how many the video has."""
+        if self.frames_declared is None:
+            return None
+        start, end = (math.ceil(Fraction(str(time_s or 0)) * self.frame_rate) for time_s in (start_s, end_s))
+        return (self.frames_declared if end_s is None else min(self.frames_declared, end)) - start
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from tfcseg.errors import FinishedError, LostConnection, TfcsegError, without_pa
 from tfcseg.files import parse_json, to_json
 from tfcseg.inference.groups import SECTION_PARTS
 from tfcseg.inference.options import checked_options
-from tfcseg.media.frames import VideoInfo
 from tfcseg.media.reader import probe
 from tfcseg.media.source import Source
 from tfcseg.media.writer import PART_FRAMES
@@ -149,16 +146,7 @@ def _is_long(source: str, options: RunOptions) -> bool:
         info = probe(source)
     except TfcsegError:  # its run reports why
         return False
-    return (frames_wanted(info, options.start_s, options.end_s) or 0) > SECTION_PARTS * PART_FRAMES
-
-
-def frames_wanted(info: VideoInfo, start_s: float | None, end_s: float | None) -> int | None:
-    """Frames of a part of a video, if its container says how many the video has."""
-    whole, rate = info.frames_declared, info.frame_rate
-    if whole is None:
-        return None
-    start, end = (math.ceil(Fraction(str(time_s or 0)) * rate) for time_s in (start_s, end_s))
-    return (whole if end_s is None else min(whole, end)) - start
+    return (info.frames_between(options.start_s, options.end_s) or 0) > SECTION_PARTS * PART_FRAMES
 
 
 def _run_shared(
