@@ -147,14 +147,14 @@ def test_frames_that_do_not_change_are_no_moments():
 
 @pytest.mark.parametrize("has_flow", [True, False])
 def test_cuts_are_no_unstable_moments(tmp_path, has_flow):
-    """They are where the optical flow can follow nothing."""
-    recorder = PageRecorder(PALETTE, RATE, has_flow=has_flow)
+    recorder = PageRecorder(PALETTE, RATE)
     for row, (image, labels) in zip(rows_of(9), scenes(9), strict=True):
         change = {0: None, 4: 1.0, 8: 0.5}.get(row.frame, 0.0)
         shown = replace(
             row, label_change=change, flow_consistency=0.5 if has_flow and row.frame not in (0, 4) else None
         )
-        recorder.add(shown, class_shares(labels, len(NAMES)), image, labels)
+        is_cut = has_flow and row.frame == 4
+        recorder.add(shown, class_shares(labels, len(NAMES)), image, labels, is_cut=is_cut)
     assert indices(recorder) == ([8] if has_flow else [4, 8])
     report = make_report()
     flow = report.stability.optical_flow if has_flow else None

@@ -111,6 +111,22 @@ def test_cuts_are_no_pulse(has_flow, pulse):
         is_cut, is_keyframe = index == 6, index % 3 == 0
         change = 1.0 if is_cut else 0.1 if index else None
         flow = 0.9 if has_flow and index and not is_cut else None
-        summary.add(FrameRow(index, 0.0, is_keyframe, None, None, change, flow, 20.0), np.zeros(3))
+        row = FrameRow(index, 0.0, is_keyframe, None, None, change, flow, 20.0)
+        summary.add(row, np.zeros(3), is_cut=has_flow and is_cut)
     assert summary.phases.pulse == pytest.approx(pulse)
     assert summary.mean("label_change") == pytest.approx(2 / 11)
+
+
+@pytest.mark.parametrize(
+    ("size", "use_flow", "cuts"), [((96, 128), True, [1, 3]), ((96, 128), False, []), ((8, 8), True, [])]
+)
+def test_cuts_are_where_the_flow_can_follow_nothing(size, use_flow, cuts):
+    """Also at the second frame; frames that are too small for the flow may show anything."""
+    scenes = [np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8) for seed in (2, 3, 3, 4)]
+    measurer = FrameMeasurer(3, use_flow=use_flow, unsure_below=0.5)
+    found = []
+    for index, (image, frame) in enumerate(zip(scenes, frames(), strict=False)):
+        measurer.add(replace(frame, image=image, labels=np.full(size, index % 3, np.uint8)))
+        found += [row.frame for *_, row in measurer.finished(0) if measurer.is_cut(row)]
+    measurer.close()
+    assert found == cuts

@@ -80,6 +80,11 @@ class ConsistencyMeter:
         """Name of the flow: only numbers of equal flows can be compared. None without flow."""
         return f"opencv-dis-{self._preset}-{self._flow_short_side_px}" if self._flow is not None else None
 
+    @property
+    def can_follow(self) -> bool:
+        """Whether the flow is used, and the frames that were compared are large enough for it."""
+        return self._small is not None
+
     def update(self, image: Image, labels: Labels) -> FrameConsistency:
         """Compare the (H, W, 3) RGB ``image`` and its (H, W) ``labels`` with those of the previous call. Raises
         InputError if the frame size changes within the video."""

@@ -40,11 +40,8 @@ class PageRecorder:
     Memory does not grow with the video: series are thinned to their extremes, and pictures of few moments are kept.
     """
 
-    def __init__(
-        self, palette: NDArray[np.uint8], frame_rate: Fraction, unsure_below: float = 0.5, *, has_flow: bool = False
-    ) -> None:
+    def __init__(self, palette: NDArray[np.uint8], frame_rate: Fraction, unsure_below: float = 0.5) -> None:
         self.palette, self.frame_rate, self.unsure_below = palette, frame_rate, unsure_below
-        self.has_flow = has_flow  # whether flow consistency is measured, which there is none of at cuts
         self.timeline = new_timeline()
         self.shares = ThinnedSeries(len(palette), _SHARE_COLUMNS)
         self.peak_shares = np.zeros(len(palette))  # (K,) greatest share of each class in any frame
@@ -69,10 +66,13 @@ class PageRecorder:
         image: Image,
         labels: Labels,
         sure: NDArray[np.uint8] | None = None,
+        *,
+        is_cut: bool = False,
     ) -> None:
         """Add the next frame: its ``row`` of frames.csv, (K,) class shares, (H, W, 3) RGB and (H, W) labels.
 
-        ``sure`` (h, w) is their confidence. The arrays are read later and must not be changed.
+        ``sure`` (h, w) is their confidence. A cut is no unstable moment. The arrays are read later and must not be
+        changed.
         """
         index, previous = self.frames, self._previous
         if index == 0:
@@ -82,7 +82,6 @@ class PageRecorder:
         self.shares.add(shares)
         is_peak = shares > self.peak_shares
         self.peak_shares[is_peak], self.peak_frames[is_peak] = shares[is_peak], index
-        is_cut = self.has_flow and row.flow_consistency is None
         if previous is not None and row.label_change is not None and not is_cut:
             change = row.label_change
             self._pools["moment"].offer(index, change, lambda: self._moment(row, image, previous, labels))

@@ -159,12 +159,7 @@ class Job:
 
     def recorder(self, checkpoint: Checkpoint | None) -> PageRecorder:
         """Collects the data of report.html, from ``checkpoint`` on; OutputError if what that saved is damaged."""
-        recorder = PageRecorder(
-            self.labels.palette_array(),
-            self.info.frame_rate,
-            self.options.unsure_below,
-            has_flow=self.options.flow_consistency,
-        )
+        recorder = PageRecorder(self.labels.palette_array(), self.info.frame_rate, self.options.unsure_below)
         if checkpoint is not None:
             recorder.restore(self.state.folder_at(checkpoint.frames))
         return recorder

@@ -155,13 +155,14 @@ class ResultWriter:
 
     def _record(self, measured: Iterable[tuple[SegmentedFrame, NDArray[np.float64], FrameRow]]) -> None:
         for frame, shares, row in measured:
-            self.summary.add(row, shares)
+            is_cut = self.measurer.is_cut(row)
+            self.summary.add(row, shares, is_cut=is_cut)
             if frame.steadied is not None:
                 self.summary.filled += frame.steadied.is_filled
                 if (mask := frame.steadied.mask) is not None and mask.dtype == np.uint16:
                     self.summary.add_ids(mask)
             if self.recorder:
-                self.recorder.add(row, shares, frame.image, frame.labels, frame.confidence_grid)
+                self.recorder.add(row, shares, frame.image, frame.labels, frame.confidence_grid, is_cut=is_cut)
             if self._table:
                 names = self.job.info.names
                 self._table.write(replace(row, source=names[row.frame]) if names else row)
@@ -357,6 +358,10 @@ class FrameMeasurer:
             if frame.is_stand_in:  # a frame that was never seen is not a steady one
                 changes = [FrameConsistency(None, None)] * len(maps)
             yield frame, shares, _row(frame, changes, self._unsure_below)
+
+    def is_cut(self, row: FrameRow) -> bool:
+        """Whether a frame of `finished` shows another scene than the one before: the flow can follow nothing there."""
+        return self._meter.can_follow and row.flow_consistency is None and row.label_change is not None
 
     def close(self) -> None:
         """Stop the threads and drop unfinished frames."""

@@ -67,7 +67,7 @@ class Summary:
         """Mean of a quantity; None if it was not measured."""
         return self.totals[name] / self.counts[name] if name in self.counts else None
 
-    def add(self, row: FrameRow, shares: NDArray[np.float64]) -> None:
+    def add(self, row: FrameRow, shares: NDArray[np.float64], *, is_cut: bool = False) -> None:
         """Add one frame: its measurements and the (K,) ``shares`` of its classes."""
         self.frames += 1
         self.shares += shares
@@ -78,7 +78,6 @@ class Summary:
             self.repeated += 1
             return
         self.keyframes += row.is_keyframe
-        is_cut = row.flow_consistency is None and "flow_consistency" in self.counts  # the flow can follow nothing
         self.phases.add(is_keyframe=row.is_keyframe, label_change=None if is_cut else row.label_change)
         self.measure("keyframe_ms" if row.is_keyframe else "non_keyframe_ms", row.model_ms)
 
