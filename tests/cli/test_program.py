@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 from tests.helpers.command_line import call
+from tfcseg.cli.program import Program
 from tfcseg.errors import Interrupted, WeightsError
 
 
@@ -19,6 +21,20 @@ def test_an_interrupt_is_one_line_and_130(monkeypatch, tmp_path):
     done = call("models")
     assert (done.returncode, done.stdout) == (130, "")
     assert done.error == "interrupted; unfinished files were removed"
+
+
+def test_an_interrupt_between_the_programs_own_steps_is_one_line(capsys):
+    program = typer.Typer(cls=Program)
+
+    @program.callback(invoke_without_command=True)
+    def root(context: typer.Context) -> None:
+        context.call_on_close(interrupted)
+
+    program.command("nothing")(lambda: None)
+    with pytest.raises(SystemExit) as left:
+        program(["nothing"])
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
 
 
 def test_a_command_says_itself_what_an_interrupt_left(monkeypatch):

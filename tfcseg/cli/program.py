@@ -23,6 +23,9 @@ from tfcseg.spelling import hint
 _TyperUsageError = cast("type[Exception]", typer.BadParameter.__base__)
 logger = logging.getLogger(__name__)
 
+_reports: list[TfcsegError] = []
+"""Errors that were reported since the program began."""
+
 
 class Command(TyperCommand):
     """A command whose help lists options under headings and never truncates a name."""
@@ -47,12 +50,15 @@ class Program(TyperGroup):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command and exit with its code. Warnings of other libraries go to the log, not to stderr."""
         logging.captureWarnings(True)
+        _reports.clear()
         try:
             code = super().main(*args, **{"prog_name": "tfcseg", **extra, "standalone_mode": False})
-        except typer.Abort:  # interrupted while an error or an interruption was being reported
+        except typer.Abort:
             code = Interrupted.exit_code
         finally:
             logging.captureWarnings(False)
+        if code == Interrupted.exit_code and not _reports:  # interrupted between the program's own steps
+            print_error("interrupted")
         sys.exit(code)
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
@@ -114,6 +120,7 @@ def _reported() -> Iterator[None]:
 
 
 def _exit_with(error: TfcsegError) -> NoReturn:
+    _reports.append(error)
     print_error(str(error))
     raise typer.Exit(error.exit_code) from None
 
