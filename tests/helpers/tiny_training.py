@@ -58,9 +58,10 @@ def build_trainer(
     on_step: Any = lambda step, steps: None,
     backbone: str = BACKBONES[0],
     drops: bool = True,
+    device: str = "cpu",
     **numbers: Any,
 ) -> tuple[Trainer, list[dict[str, Any]]]:
-    """A trainer on the CPU in float32, and the list that its records go to. ``drops``: with dropout and drop path."""
+    """A trainer in float32, and the list that its records go to. ``drops``: with dropout and drop path."""
     frames = 1 if stage == "image" else 3
     numbers = {"learning_rate": 1e-3, "warmup_steps": 2} | numbers
     options = TrainOptions(stage, steps=steps, batch=batch, **numbers)
@@ -78,7 +79,7 @@ def build_trainer(
         train or ColouredClips(10_000, frames=frames, hard=hard),
         validation or ColouredClips(2, frames=frames, hard=hard, first=20_000),
         folder,
-        device=torch.device("cpu"),
+        device=torch.device(device),
         precision=torch.float32,
         workers=workers,
         report=records.append,
