@@ -21,7 +21,8 @@ def state(path):
 def test_shares_count(tmp_path):
     one, two, out = (tmp_path / f"{name}.safetensors" for name in ("one", "two", "out"))
     for seed, (path, data) in enumerate(((one, "photos"), (two, "clips"))):
-        card = replace(tiny_card(), name=path.stem, trained_on=data, measured={"tfc_miou": 40.0})
+        licence = f"terms of {data}"
+        card = replace(tiny_card(), name=path.stem, trained_on=data, licence=licence, measured={"tfc_miou": 40.0})
         save_model(path, build_tiny_network(seed=seed), card)
     average_files(out, [f"{one}=3", f"{two}=1"])
     first, second, mean = state(one), state(two), state(out)
@@ -30,7 +31,8 @@ def test_shares_count(tmp_path):
             assert torch.allclose(tensor, 0.75 * first[name] + 0.25 * second[name], rtol=2e-3, atol=1e-3), name
     card = read_card(out)
     assert card.description == "mean of the weights of one (0.75), two (0.25)"
-    assert (card.trained_on, card.measured) == ("photos; and clips", {}), "what was measured of one does not hold"
+    assert (card.trained_on, card.licence) == ("photos; and clips", "terms of photos; and terms of clips")
+    assert card.measured == {}, "what was measured of one does not hold"
 
 
 def test_a_model_has_no_say_in_classes_that_it_lacks(tmp_path):

@@ -64,6 +64,7 @@ def segformer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published") / "segformer-b0"
     network.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text('{"size": 512, "image_mean": [0.5, 0.5, 0.5]}')
+    (folder / "README.md").write_text("---\nlicense: research-only\ndatasets:\n- scene_parse_150\n---\n")
     return folder
 
 
@@ -73,6 +74,7 @@ def encoder(tmp_path_factory):
     tensors = in_layout(build_reference("b0").state_dict(), "transformers_4")
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("decode_head.")}
     file = tmp_path_factory.mktemp("published") / "mit-b0.safetensors"
+    file.with_name("README.md").write_text("---\nlicense: research-only\n---\n")
     write_tensor_file(file, kept | {"classifier.weight": torch.ones(1000, 256)}, {"format": "pt"})
     return file
 
@@ -90,7 +92,7 @@ def test_a_published_segformer_gets_another_classifier(segformer):
         assert torch.equal(ours[2], theirs[0]), "tree"
         assert not torch.equal(ours[1], theirs[1])
     assert (card.labels, card.config) == (LABELS, ModelConfig("mit_b0", 64, 6, repairs=False))
-    assert card.trained_on == "segformer-b0"
+    assert (card.trained_on, card.licence) == ("segformer-b0 (scene_parse_150)", "research-only")
     assert (card.preprocessing.mean, card.preprocessing.size) == ((127.5, 127.5, 127.5), 480)
     assert network.config == card.config
 
@@ -101,7 +103,7 @@ def test_an_encoder_gets_a_head(encoder):
     assert len(expected) > 100
     assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in expected.items())
     assert card.config == ModelConfig("mit_b0", 256, 6, repairs=False)
-    assert card.trained_on == "backbone: mit-b0.safetensors"
+    assert (card.trained_on, card.licence) == ("backbone: mit-b0", "research-only")
     assert card.preprocessing.mean == (123.675, 116.28, 103.53)
 
 
@@ -133,7 +135,8 @@ def test_the_program_starts_from_an_encoder(encoder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "random weights" not in done.stderr
     card = read_card(tmp_path / "run" / "last.safetensors")
-    assert card.trained_on == "backbone: mit-b0.safetensors; then supervised on vspw (1 video)"
+    assert card.trained_on == "backbone: mit-b0; then supervised on vspw (1 video)"
+    assert card.licence == "research-only", "of the weights that it started from"
     written = load_file(tmp_path / "run" / "last.safetensors")
     for name, tensor in convert_pretrained(encoder).state_dict.items():
         torch.testing.assert_close(written[name].float(), tensor, atol=1e-3, rtol=1e-3)

@@ -183,6 +183,7 @@ def test_a_card_takes_the_end_of_a_long_history(tmp_path):
     start = replace(tiny_card(), trained_on="first; then " + "many photos; then " * 110)
     material = Material([], [], ColouredClips(1), start.labels, "supervised on streets")
     options = TrainOptions("image", steps=1, batch=1, learning_rate=1e-3)
+    assert trained_card(start, material, options, name="streets", licence=None).licence == start.licence
     card = trained_card(start, material, options, name="streets", licence="CC BY 4.0,\nby many")
     assert parse_card(card.to_metadata(), tmp_path / "best.safetensors") == card
     assert (card.trained_on[-22:], card.licence) == (" supervised on streets", "CC BY 4.0, by many")

@@ -41,7 +41,7 @@ from tfcseg.weights.loading import (
     open_model,
     save_model,
 )
-from tfcseg.weights.model_card import NAME_LIMIT, TEXT_LIMIT, ModelCard
+from tfcseg.weights.model_card import NAME_LIMIT, ModelCard, joined_origin
 
 STATE, LABELS, TRAINING = "state.json", "labels", "training"
 """Names in the work folder."""
@@ -251,7 +251,7 @@ class _Adaptation:
             start,
             name=output.stem[:NAME_LIMIT],
             config=config,
-            trained_on="; then ".join(filter(None, (start.trained_on, taught)))[-TEXT_LIMIT:],
+            trained_on=joined_origin((start.trained_on, taught)),
             measured=_card_entries(start, result, self._size),
             created_with=created_with(),
             description=f"{start.name}, its evidence curve fitted"
