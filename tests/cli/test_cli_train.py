@@ -289,7 +289,7 @@ def places(work, vspw_root, photos, teacher):
         ("PHOTOS -o OUT --teachers NOWHERE", 2, "--teachers NOWHERE: no such .tflite file"),
         ("PHOTOS -o OUT --teachers PHOTOS", 2, "--teachers PHOTOS: no such .tflite file, or none in this folder"),
         ("PHOTOS -o OUT --teachers TEACHER --stage tfc", 2, "stage tfc starts from an image network"),
-        ("ROOT -o OUT --stage attention", 2, "stage attention starts from an image network; give it with --init"),
+        ("ROOT -o OUT --stage attention", 2, "stage attention starts from an image network; give one of --stage image"),
         ("ROOT -o OUT --init TINY --stage attention --bce-weight 0", 2, "--bce-weight needs --stage tfc"),
         ("ROOT -o OUT --init TINY --stage attention", 2, "TINY lacks 119 of the data's 124, such as 'wall'"),
         ("PHOTOS -o OUT --teachers TEACHER --init TINY --stage attention", 2, "TINY lacks 27 of the data's 32, such"),
@@ -372,7 +372,7 @@ def test_ctrl_c_saves_a_checkpoint_and_leaves_with_130(work, vspw_root):
     assert err.splitlines()[-1] == last
     state = torch.load(output / "checkpoint.pt", weights_only=True)
     assert 1 <= state["step"] < 1000
-    assert not (output / "checkpoint.pt.partial").exists()
+    assert not (output / ".checkpoint.pt.part").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -14,11 +14,14 @@ from tests.helpers.command_line import call
 from tests.helpers.segformer_reference import build_reference, in_layout
 from tests.helpers.supervised_clips import make_clips
 from tests.helpers.tiny_model import write_tiny_model
+from tfcseg.errors import UsageError
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.model.config import ModelConfig
 from tfcseg.training.networks import start_supervised
+from tfcseg.training.options import TrainRequest
 from tfcseg.training.recipes import recipe_options
+from tfcseg.training.run import plan_training
 from tfcseg.weights.convert import convert_pretrained
 from tfcseg.weights.loading import count_parameters, load_model, read_card, save_model
 from tfcseg.weights.tensor_file import write_tensor_file
@@ -105,6 +108,17 @@ def test_an_encoder_gets_a_head(encoder):
     assert card.config == ModelConfig("mit_b0", 256, 6, repairs=False)
     assert (card.trained_on, card.licence) == ("backbone: mit-b0", "research-only")
     assert card.preprocessing.mean == (123.675, 116.28, 103.53)
+
+
+def test_teachers_give_a_backbone_alone_its_head_first(encoder, segformer, tmp_path):
+    """Stage ``tfc`` would have trained a random one, at its small rates."""
+    (tmp_path / "teacher.tflite").touch()
+    (tmp_path / "mosaic.tflite").touch()
+    asked = {"data": [tmp_path], "teachers": [tmp_path / "teacher.tflite"], "output": tmp_path.with_suffix(".run")}
+    for start, stage in ((encoder, "image"), (tmp_path / "mosaic.tflite", "image"), (segformer, "tfc")):
+        assert plan_training(TrainRequest(**asked, init=str(start))).options.stage == stage
+    with pytest.raises(UsageError, match="stage tfc starts from an image network; give one of --stage image with"):
+        plan_training(TrainRequest(**asked, init=str(encoder), stage="tfc"))
 
 
 def test_a_model_of_ours_is_trained_on_as_the_paper_does(tmp_path):

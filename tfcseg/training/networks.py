@@ -119,6 +119,14 @@ def _named(name: str, trained_on: str) -> str:
     return name if trained_on == NOT_STATED else f"{name} ({trained_on})"
 
 
+def is_image_network(init: str) -> bool:
+    """Whether ``init`` has a decode head; a backbone alone labels nothing yet."""
+    if Path(init).suffix == ".tflite":
+        return False
+    path, _ = find_weights(init)
+    return is_ours(path) or not isinstance(convert_pretrained(path), ConvertedEncoder)
+
+
 def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
     """Replace the classifier by one for ``labels``; classes with the same names keep their weights. A second network is
     left out: it is not trained, and belongs to other classes."""

@@ -43,7 +43,7 @@ class TrainRequest:
         Option(
             "image (the image network), tfc (clips of one interval) or attention (the sparse attention alone).",
             choices=STAGES,
-            default_text="tfc; image with --teachers and without --init",
+            default_text="tfc; image with --teachers, unless --init has a head",
         ),
     ] = None
     backbone: Annotated[

@@ -23,7 +23,7 @@ from tfcseg.model.options import SIZE_MULTIPLE
 from tfcseg.options import OnProgress, check
 from tfcseg.training.distilled import distilled_material
 from tfcseg.training.loop import Trainer
-from tfcseg.training.networks import refuse_new_classes, start_network, start_supervised, trained_card
+from tfcseg.training.networks import is_image_network, refuse_new_classes, start_network, start_supervised, trained_card
 from tfcseg.training.options import TrainRequest
 from tfcseg.training.processes import (
     end_processes,
@@ -178,8 +178,9 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     check(request)
     _check_data(request)
     is_supervised = not request.teachers
-    stage = request.stage or ("tfc" if is_supervised or request.init else "image")
-    _check_options(request, stage)
+    has_head = request.init is not None and (is_supervised or is_image_network(request.init))
+    stage = request.stage or ("tfc" if is_supervised or has_head else "image")
+    _check_options(request, stage, has_head=has_head)
     same = ("init", "steps", "batch", "learning_rate", "bce_weight", "seed")
     given = {
         "crop": request.crop or (SUPERVISED_CROP_PX if is_supervised else DISTILLED_CROP_PX),
@@ -215,7 +216,7 @@ def training_precision(precision: str, device: torch.device) -> torch.dtype:
     return _PRECISIONS[precision]
 
 
-def _check_options(request: TrainRequest, stage: str) -> None:
+def _check_options(request: TrainRequest, stage: str, *, has_head: bool) -> None:
     """Raise UsageError for options that do not go together."""
     name, width, crop = request.name, request.embed_dim, request.crop
     has_init, is_supervised = request.init is not None, not request.teachers
@@ -228,7 +229,7 @@ def _check_options(request: TrainRequest, stage: str) -> None:
         f"--crop {crop} is not a multiple of {SIZE_MULTIPLE}": crop is not None and crop % SIZE_MULTIPLE,
         "--size is for VSPW folders only; with --teachers the size varies": request.size is not None
         and not is_supervised,
-        f"stage {stage} starts from an image network; give it with --init": not has_init
+        f"stage {stage} starts from an image network; give one of --stage image with --init": not has_head
         and (stage == "attention" or (stage == "tfc" and not is_supervised)),
         "--bce-weight needs --stage tfc": request.bce_weight is not None and stage != "tfc",
         "--cache needs --teachers, whose labels it keeps": request.cache is not None and is_supervised,
