@@ -333,7 +333,7 @@ def test_the_street_teacher_is_asked_about_streets_only(tmp_path, teachers):
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(2):
-        cv2.imwrite(str(photos / f"{number}.png"), np.full((60, 80, 3), (30, 30, 200), np.uint8))
+        cv2.imwrite(str(photos / f"{number}.png"), np.full((60 + number, 80, 3), (30, 30, 200), np.uint8))
     city = write_teacher(tmp_path / "city.tflite", classes=len(CITYSCAPES19))
     options = recipe_options("image", supervised=False, given={"steps": 2, "batch": 1, "crop": 64})
     material = distilled_material([photos], (*teachers, city), tmp_path / "cache", options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -291,18 +292,37 @@ def test_frames_of_a_very_long_video_are_in_order(tmp_path, teacher):
     assert [int(path.stem) for path in again.frames] == [0, 1, 99_999, 100_000]
 
 
-def test_other_teachers_and_changed_files_get_other_labels(tmp_path, teacher):
-    """Without labelling anything: only the place in the cache is asked for."""
-    from tfcseg.training.labelling import _key, _signature
+def test_labels_are_those_of_the_content(tmp_path, teacher):
+    """Whatever it is called, and also if another file of the same size is in its place."""
+    photo, moved = tmp_path / "photo.bmp", tmp_path / "elsewhere" / "photo.bmp"
+    write_image(photo, quartered())
 
-    image = write_image(tmp_path / "photo.png", quartered())
+    def label(*images, teachers=(teacher,)):
+        return [each.labels for each in label_media(images, list(teachers), tmp_path / "cache")]
+
+    (first,) = label(photo)
+    moved.parent.mkdir()
+    shutil.copyfile(photo, moved)
+    assert label(moved, photo) == [first, first]
+    size = photo.stat().st_size
+    write_image(photo, quartered()[:, ::-1])
+    assert photo.stat().st_size == size
+    (second,) = label(photo)
+    assert np.load(second)[GRID // 4, GRID // 4].argmax() == np.load(first)[GRID // 4, -GRID // 4].argmax()
     other = write_teacher(tmp_path / "other.tflite", bias=50)
-    first = _key(_signature([teacher]), image)
-    assert first == _key(_signature([teacher]), image)
-    assert first != _key(_signature([other]), image)
-    assert first != _key(_signature([teacher, other]), image)
-    write_image(image, quartered(120))
-    assert first != _key(_signature([teacher]), image)
+    assert len({first, second, *label(moved, teachers=[other]), *label(moved, teachers=[teacher, other])}) == 4
+
+
+def test_copies_are_labelled_once(tmp_path, teacher):
+    """Two processes that wrote the same file at the same time failed."""
+    image = write_image(tmp_path / "photo.png", quartered())
+    links = [tmp_path / f"{number}.png" for number in range(4)]
+    for link in links:
+        link.symlink_to(image)
+    told = []
+    labelled = label_media([image, *links], [teacher], tmp_path / "cache", progress=lambda *counts: told.append(counts))
+    assert [each.source for each in labelled] == [image, *links]
+    assert told == [(1, 1)]
 
 
 def test_videos_become_frames_at_15_hz(tmp_path, teacher):

@@ -224,7 +224,7 @@ def fuse_media(
         taught = (each.labels, things_of[each.source], *in_street)
         truth = None if each.frames else truth_of(each.source)
         jobs.append((taught, truth, folder / f"{_key(taught, truth)}.npy"))
-    missing = [job for job in jobs if not job[-1].exists()]
+    missing = list({job[-1]: job for job in jobs if not job[-1].exists()}.values())  # copies are fused once
     with ThreadPoolExecutor(available_cores()) as pool:  # NumPy releases the GIL
         for done, _ in enumerate(pool.map(lambda job: _fuse(*job), missing), start=1):
             progress(done, len(missing))

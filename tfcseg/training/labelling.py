@@ -2,7 +2,7 @@
 
 Layout of the cache (whatever is deleted is made again):
 
-    stills/<key>.npy                     (GRID, GRID, K) uint8 soft labels; <key> = hash of teachers, path and size
+    stills/<key>.npy                     (GRID, GRID, K) uint8 soft labels; <key> = hash of teachers and content
     clips/<key>/00000.jpg ...            frames of a video, short side at most CLIP_SIDE_PX, about CLIP_RATE_HZ
     clips/<key>/labels.npy               (T, GRID, GRID, K) uint8 soft labels, averaged over time
 """
@@ -35,7 +35,7 @@ from tfcseg.interrupts import end_with_parent, ignore_interrupts
 from tfcseg.machine import available_cores
 from tfcseg.media.images import natural_key, read_image
 from tfcseg.media.reader import open_frames, probe
-from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES, fingerprint
 from tfcseg.options import OnStep
 from tfcseg.spelling import first_of
 from tfcseg.training.augment import as_bytes, by_channels
@@ -96,11 +96,8 @@ def label_media(
     """
     (cache / "stills").mkdir(parents=True, exist_ok=True)
     (cache / "clips").mkdir(parents=True, exist_ok=True)
-    signature, jobs = _signature(teachers), list[tuple[Path, Path]]()
-    for path in media:
-        key = _key(signature, path)
-        jobs.append((path, cache / "stills" / f"{key}.npy" if is_image(path) else cache / "clips" / key / _OF_CLIP))
-    missing = [job for job in jobs if not _is_complete(job[1])]
+    jobs = list(zip(media, _places(media, teachers, cache), strict=True))
+    missing = list({job[1]: job for job in jobs if not _is_complete(job[1])}.values())  # copies are labelled once
     if missing:
         workers = min(available_cores(), len(missing))
         context = get_context("spawn")  # forking a process that runs torch threads may deadlock
@@ -130,17 +127,14 @@ def _is_complete(labels: Path) -> bool:
     return labels.exists() and (labels.name != _OF_CLIP or any(labels.parent.glob("*.jpg")))
 
 
-def _signature(teachers: Sequence[Path]) -> str:
-    digest = hashlib.sha256(b"labels-2")
-    for path in teachers:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _key(signature: str, path: Path) -> str:
-    return hashlib.sha256(
-        f"{signature}\n{path.resolve()}\n{path.stat().st_size}".encode("utf-8", "surrogateescape")
-    ).hexdigest()[:24]
+def _places(media: Sequence[Path], teachers: Sequence[Path], cache: Path) -> Iterator[Path]:
+    """Where the labels of each image and video belong: other content, or other teachers, have other places."""
+    signature = hashlib.sha256(b"labels-3")
+    for teacher in teachers:
+        signature.update(teacher.read_bytes())
+    for path, content in zip(media, examine(fingerprint, media), strict=True):
+        key = hashlib.sha256(f"{signature.hexdigest()}\n{content}".encode()).hexdigest()[:24]
+        yield cache / "stills" / f"{key}.npy" if is_image(path) else cache / "clips" / key / _OF_CLIP
 
 
 _worker_teachers: list[Teacher] = []
@@ -311,7 +305,7 @@ def defect_of(path: Path) -> str | None:
 
 
 def examine(check: Callable[[_T], str | None], items: Iterable[_T]) -> list[str | None]:
-    """Run ``check`` on all items in threads; results in the order of ``items``."""
+    """Run ``check`` on all items in threads, since it reads files; results in the order of ``items``."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(check, items))
 
