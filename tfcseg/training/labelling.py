@@ -33,7 +33,7 @@ from tfcseg.errors import DataError, InputError, TfcsegError
 from tfcseg.files import output_errors, replace_atomically
 from tfcseg.interrupts import end_with_parent, ignore_interrupts
 from tfcseg.machine import available_cores
-from tfcseg.media.images import natural_key, read_image
+from tfcseg.media.images import natural_key, read_image, read_size
 from tfcseg.media.reader import open_frames, probe
 from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES, fingerprint
 from tfcseg.options import OnStep
@@ -282,7 +282,7 @@ _WHOLE = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
 
 
 def defect_of(path: Path) -> str | None:
-    """Describe what is wrong with an image or a video; None if nothing is. Only unusual images are decoded."""
+    """Describe what is wrong with an image or a video; None if nothing is. Only unusual images are decoded whole."""
     try:
         if not is_image(path):
             probe(path)
@@ -294,9 +294,8 @@ def defect_of(path: Path) -> str | None:
             last = file.read()
         if size == 0:
             return "empty"
-        if any(first.startswith(begin) and last.endswith(end) for begin, end in _WHOLE.items()):
-            return None
-        read_image(path)
+        is_whole = any(first.startswith(begin) and last.endswith(end) for begin, end in _WHOLE.items())
+        read_size(path) if is_whole else read_image(path)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     except InputError as error:
