@@ -176,20 +176,22 @@ def test_changed_videos_are_no_basis_to_go_on(work, tmp_path):
 
 
 def test_other_videos_may_measure(work, tmp_path):
-    output = tmp_path / "curve.safetensors"
+    output = tmp_path / "cur\nve.safetensors"  # no name for a card, which was told after all work
     images = folder_of_images(tmp_path / "frames", moving_images(14, (48, 64), seed=5), [f"{i}.png" for i in range(14)])
     done = call(
         *("adapt", work / "a.mp4", "-m", work / "tiny.safetensors", "-o", output, "--validate", images, *CPU),
         *("--steps", 0, "--size", 32),
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{output}\n"
+    assert done.stdout == f"{tmp_path}/cur ve.safetensors\n"
     assert "on 14 frames of 1 video, not trained on" in done.stderr
     card = read_card(output)
-    assert card.config.defaults.threshold == 0.8
+    assert (card.name, card.config.defaults.threshold) == ("cur ve", 0.8)
     again = call("adapt", work / "a.mp4", "-m", work / "tiny.safetensors", "-o", output, *CPU)
     assert again.returncode == 1
     assert "use --overwrite" in again.error
+    itself = call("adapt", work / "a.mp4", "-m", output, "-o", output, "--overwrite", *CPU)
+    assert (itself.returncode, "is the input" in itself.error) == (2, True)
 
 
 def test_bad_input_is_told_in_one_line(work, tmp_path):

@@ -27,6 +27,7 @@ from tfcseg.cli.train import describe
 from tfcseg.errors import UsageError
 from tfcseg.machine import available_cores, has_bfloat16
 from tfcseg.model.config import ModelConfig
+from tfcseg.runs.outputs import folder_lock
 from tfcseg.training.options import TrainRequest
 from tfcseg.training.run import plan_training, training_precision
 from tfcseg.weights.loading import load_model, read_card
@@ -328,6 +329,19 @@ def test_what_makes_no_sense_is_refused_in_one_line(call, places, arguments, cod
 def test_a_name_that_fits_no_card_is_refused(call, vspw_root, work):
     code, _, err = call("train", vspw_root, "-o", work / "named", "--name", "x" * 101)
     assert (code, err) == (2, "error: --name must be one line of 1 to 100 characters\n")
+
+
+def test_what_others_use_is_not_written_to(call, vspw_root, work):
+    """Two trainings wrote into each other's checkpoints, and one over the model that it had started from."""
+    output = work / "used"
+    with folder_lock(output):
+        code, _, err = call("train", vspw_root, "-o", output, "--steps", 1, *QUICK)
+    assert code == 1
+    assert err.startswith(f"error: another run is writing to '{output}' (process {os.getpid()}); wait for it or")
+    write_tiny_model(output / "last.safetensors")
+    code, _, err = call("train", vspw_root, "-o", output, "--init", output / "last.safetensors", *QUICK)
+    assert (code, "is the input" in err) == (2, True)
+    assert [path.name for path in output.iterdir()] == ["last.safetensors"]
 
 
 def test_a_missing_option_is_a_usage_error(call, vspw_root):

@@ -129,9 +129,10 @@ def adapt_command(
     from tfcseg.adaptation.adapt import adapt, work_folder
 
     measured_on = validate or []
+    inputs: list[str | Path] = [*videos, *measured_on, choice.model]
     try:
         with (
-            claimed_files(output.parent, [output.name], inputs=[*videos, *measured_on], overwrite=overwrite),
+            claimed_files(output.parent, [output.name], inputs=inputs, overwrite=overwrite),
             _listener(shown=not printing.quiet) as listener,
         ):
             result = adapt(

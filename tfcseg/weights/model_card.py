@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tfcseg.errors import DataError, WeightsError
+from tfcseg.errors import DataError, UsageError, WeightsError
 from tfcseg.files import parse_json
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.model.config import EVIDENCE, ModelConfig
@@ -101,6 +101,12 @@ def parse_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
         )
     except ValueError as error:
         raise WeightsError(f"{path}: its card is damaged ({one_line(str(error), 200)}); get it again") from None
+
+
+def refuse_name(name: str | None) -> None:
+    """Raise UsageError for a name that fits into no card."""
+    if name is not None and not (0 < len(name) <= NAME_LIMIT and name.isprintable()):
+        raise UsageError(f"--name must be one line of 1 to {NAME_LIMIT} characters")
 
 
 def joined_origin(parts: Iterable[str], link: str = "; then ") -> str:
