@@ -389,6 +389,33 @@ def test_ctrl_c_saves_a_checkpoint_and_leaves_with_130(work, vspw_root):
     assert not (output / ".checkpoint.pt.part").exists()
 
 
+def test_ctrl_c_while_labelling_processes_start_is_one_line(work, photos, teacher):
+    """The terminal sends it to all processes; those that still imported modules told where they were."""
+    output = work / "starting"
+    command = [sys.executable, "-m", "tfcseg", "train", photos, "--teachers", teacher, "--backbone", "mit_b0"]
+    with interruptible():
+        process = subprocess.Popen(
+            [str(word) for word in [*command, "-o", output, "--steps", 1, *QUICK]],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    try:
+        while len(children.read_text().split()) < 2:  # one only counts what others leave behind
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert [line for line in err.splitlines() if "XNNPACK" not in line] == [
+        f"error: interrupted; progress is kept in {output}; run the same command again to continue"
+    ], err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("is_late", [False, True])
 def test_a_signal_to_all_processes_is_no_crash_of_workers(work, vspw_root, number, is_late):

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, InputError, TfcsegError
 from tfcseg.files import output_errors, replace_atomically
-from tfcseg.interrupts import end_with_parent, ignore_interrupts
+from tfcseg.interrupts import end_with_parent, ignore_interrupts, unseen_interrupts
 from tfcseg.machine import available_cores
 from tfcseg.media.images import natural_key, read_image, read_size
 from tfcseg.media.reader import open_frames, probe
@@ -105,7 +105,9 @@ def label_media(
         try:
             with ProcessPoolExecutor(workers, context, _start_worker, (tuple(teachers), stopped)) as pool:
                 try:
-                    for done, _ in enumerate(pool.map(_label_file, missing, chunksize=1), start=1):
+                    with unseen_interrupts():
+                        labelled = pool.map(_label_file, missing, chunksize=1)
+                    for done, _ in enumerate(labelled, start=1):
                         progress(done, len(missing))
                 finally:
                     stopped.set()  # the pool waits for its workers, and a video may take hours
