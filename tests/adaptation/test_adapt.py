@@ -200,7 +200,7 @@ def test_bad_input_is_told_in_one_line(work, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     base = ("-m", work / "tiny.safetensors", *CPU)
     for words, code, message in (
-        ((work / "a.mp4", "-o", tmp_path / "out"), 2, "is not a weights file; give one that ends in .safetensors"),
+        ((work / "a.mp4", "-o", tmp_path / "out"), 2, "is not a weights file; give a name that ends in .safetensors"),
         (("-", "-o", tmp_path / "o.safetensors"), 2, "-: can be read only once, but adapt reads every video"),
         ((short, "-o", tmp_path / "o.safetensors"), 1, "short.mp4 has 20 frames; give videos of 24 or more"),
         ((picture, "-o", tmp_path / "o.safetensors"), 1, "picture.mp4 has 1 frame; give videos of 24 or more"),

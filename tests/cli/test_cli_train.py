@@ -98,7 +98,7 @@ def call(monkeypatch, capfd):
 
 def test_a_vspw_folder_is_trained_on(call, work):
     """Bad data stops it first; left out, it trains, says how it goes, and does not start over."""
-    root, output = make_root(work / "damaged"), work / "supervised"
+    root, output = make_root(work / "dama\nged"), work / "supervised"
     vspw.cut_file(vspw.image_path(root, "1_road", 166))
     command = ("train", root, "-o", output, "--steps", 2, *QUICK)
 
@@ -106,7 +106,8 @@ def test_a_vspw_folder_is_trained_on(call, work):
     assert code == 1
     assert out == ""
     assert err == (
-        f"error: {root}: 1_road/00000166: image the image is cut off; repair them or train with --skip-bad\n"
+        f"error: {root.parent}/dama ged: 1_road/00000166: image the image is cut off; repair them or train with "
+        "--skip-bad\n"
     )
     assert not output.exists()
 
@@ -135,7 +136,8 @@ def test_a_vspw_folder_is_trained_on(call, work):
     assert card.name == "street-1"
     assert card.config == ModelConfig("mit_b0", 256, 124), "the paper's"
     assert len(card.labels) == 124
-    assert card.trained_on == "supervised on damaged (1 video)"
+    assert card.trained_on == "supervised on dama ged (1 video)"
+    assert card.labels.name == "dama ged", "a line end was told as a damaged card"
     assert card.licence == "CC BY 4.0"
     assert card.description == "stage tfc: 2 steps of 1 samples of 64 px, learning rate 6e-05, seed 0"
     assert card.created_with.startswith("tfcseg ")

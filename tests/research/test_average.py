@@ -50,7 +50,7 @@ def test_a_model_has_no_say_in_classes_that_it_lacks(tmp_path):
 def test_a_file_without_a_share_is_named(tmp_path, part):
     with pytest.raises(UsageError, match=f"'{part}' is not WEIGHTS=SHARE, with a share above 0"):
         average_files(tmp_path / "out", [part])
-    done = call("research", "average", tmp_path / "out", part)
+    done = call("research", "average", tmp_path / "out.safetensors", part)
     assert done.error == f"'{part}' is not WEIGHTS=SHARE, with a share above 0"
 
 
@@ -70,3 +70,5 @@ def test_the_command_replaces_no_file_unasked(tmp_path):
     assert call(*line).returncode == 1
     assert call(*line, "--overwrite").returncode == 0
     assert call("research", "average", one, f"{one}=1", "--overwrite").returncode == 2, "it is an input"
+    other = call("research", "average", tmp_path / "out.json", f"{one}=1")
+    assert (other.returncode, "not a weights file; give a name that ends in" in other.error) == (2, True)

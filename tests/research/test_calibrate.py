@@ -47,6 +47,11 @@ def test_the_temperature_goes_into_the_card_and_no_tensor_changes(weights, still
     assert all((before[name] == after[name]).all() for name in before)
 
 
+def test_only_a_weights_file_is_written(weights, stills, tmp_path):
+    done = call("research", "calibrate", stills, "-m", weights, "-o", tmp_path / "out.json")
+    assert (done.returncode, "not a weights file; give a name that ends in .safetensors" in done.error) == (2, True)
+
+
 def test_a_registry_knows_the_new_file_and_publishing_keeps_the_temperature(weights, stills, tmp_path):
     given = {"description": "", "measured": {"image_miou": 50.0}, "default": True}
     path = publish(weights, tmp_path / "zoo", name="one", **given)

@@ -28,6 +28,7 @@ from tfcseg.training.labelling import (
     alone_in,
     find_media,
     label_media,
+    save_frame,
     save_labels,
     save_rows,
     steadied,
@@ -281,6 +282,18 @@ def wait_until(condition, timeout_s=60.0):
     while not condition() and time.monotonic() < end_s:
         time.sleep(0.02)
     assert condition()
+
+
+def test_a_full_disk_is_named(tmp_path):
+    for name in (".labels.npy.part", "00000.jpg"):
+        (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"^cannot write '.*labels\.npy': No space left on device"):
+        save_labels(tmp_path / "labels.npy", np.zeros((GRID, GRID, 32), np.uint8))
+    with pytest.raises(OutputError, match=r"^cannot write '.*00000\.jpg': No space left on device"):
+        save_frame(tmp_path, 0, b"jpeg")
+    labels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    save_labels(tmp_path / "labels.npy", labels.transpose(2, 0, 1))
+    assert np.array_equal(np.load(tmp_path / "labels.npy"), labels.transpose(2, 0, 1))
 
 
 def test_frames_of_a_very_long_video_are_in_order(tmp_path, teacher):

@@ -365,6 +365,9 @@ def test_a_full_disk_is_named(folder):
     with pytest.raises(OutputError, match=r"^cannot write '.*checkpoint\.pt': No space left on device"):
         build_trainer(folder)[0].save_checkpoint()
     assert list(folder.iterdir()) == []
+    (folder / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"^cannot write '.*log\.jsonl': No space left on device"):
+        run(build_trainer(folder, steps=1)[0])
 
 
 def test_a_full_disk_is_named_in_the_middle_of_a_large_checkpoint(folder):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tfcseg.drawing.render import shrink
 from tfcseg.errors import DataError, UsageError
-from tfcseg.files import identity
+from tfcseg.files import identity, make_folder
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.media.frames import Frame, Image
 from tfcseg.media.reader import probe, read_frames
@@ -27,7 +27,7 @@ from tfcseg.media.source import Source
 from tfcseg.options import OnStep
 from tfcseg.report.moments import encode_jpeg
 from tfcseg.spelling import count_of
-from tfcseg.training.labelling import CLIP_RATE_HZ, Taught, save_labels, steady_labels
+from tfcseg.training.labelling import CLIP_RATE_HZ, Taught, save_frame, save_labels, steady_labels
 
 HELD_BACK = 0.2
 """Share of every video, at its end, that is held out for measuring if no other videos are given."""
@@ -155,9 +155,9 @@ def _read_runs(part: Part, runs: Sequence[Sequence[int]], size: int) -> Iterator
 
 
 def _label_run(network: IntervalNetwork, images: Sequence[Image], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for number, image in enumerate(images):
-        (folder / f"{number:05d}.jpg").write_bytes(encode_jpeg(image, 95))
+        save_frame(folder, number, encode_jpeg(image, 95))
     soft = np.stack([probabilities(network, image) for image in images])
     save_labels(folder / "still.npy", soft[0])
     save_labels(folder / "labels.npy", steady_labels(images, soft))

@@ -124,8 +124,7 @@ def adapt_command(
 
     Example: tfcseg adapt assets/demo.mp4 -o a.safetensors --steps 2 --size 64
     """
-    if output.suffix != ".safetensors":
-        raise UsageError(f"{str(output)!r} is not a weights file; give one that ends in .safetensors")
+    options.check_weights_name(output)
     from tfcseg.adaptation.adapt import adapt, work_folder
 
     measured_on = validate or []

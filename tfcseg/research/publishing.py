@@ -22,11 +22,12 @@ from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import MODEL_FIELDS, InferenceOptions
 from tfcseg.model.things import Things
 from tfcseg.research.paper import SCORES
+from tfcseg.spelling import one_line
 from tfcseg.training.networks import THINGS_OF, trained_on_without_things
 from tfcseg.training.teachers import load_things
 from tfcseg.training.truth import VOC_NAMES
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, save_model
-from tfcseg.weights.model_card import TEXT_LIMIT, ModelCard, joined_origin
+from tfcseg.weights.model_card import NAME_LIMIT, TEXT_LIMIT, ModelCard, joined_origin
 from tfcseg.weights.registry import read_registry, write_registry
 
 DRAWN_BETTER = ("person", "car")  # rivals in the second network: the image network finds and draws them better
@@ -85,10 +86,10 @@ def publish(
         model.card,
         name=name,
         config=config,
-        description=description,
+        description=one_line(description, TEXT_LIMIT),
         measured={**fitted, **measured},
-        trained_on=trained_on or model.card.trained_on,
-        licence=licence or model.card.licence,
+        trained_on=one_line(trained_on or model.card.trained_on, TEXT_LIMIT),
+        licence=one_line(licence or model.card.licence, TEXT_LIMIT),
     )
     target = folder / f"{name}.safetensors"
     sha256 = save_model(target, model.network, card, dtype=torch.float16)
@@ -108,7 +109,7 @@ def _with_defaults(config: ModelConfig, given: InferenceOptions) -> ModelConfig:
 
 def check_registry(folder: Path, name: str) -> dict[str, Any]:
     """Read the registry of ``folder`` and check that a model can have this ``name``; WeightsError otherwise."""
-    if Path(name).name != name or not name:
+    if Path(name).name != name or not name.isprintable() or not 0 < len(name) <= NAME_LIMIT:
         raise WeightsError(f"{name!r} cannot be the name of a model; use letters, digits, - and _")
     return {"default": name, **read_registry(folder)}
 

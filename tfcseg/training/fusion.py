@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tfcseg.files import make_folder
 from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC21
 from tfcseg.machine import available_cores
 from tfcseg.media.masks import read_mask
@@ -215,7 +216,7 @@ def fuse_media(
     it stopped. Raises DataError for a mask that cannot be read.
     """
     folder = cache / "fused"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     things_of, street_of = ({each.source: each.labels for each in found} for found in (things, street))
     kept = [each for each in scene if each.source in things_of]
     jobs: list[tuple[Sequence[Path], Truth | None, Path]] = []

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, InputError, TfcsegError
-from tfcseg.files import output_errors, replace_atomically
+from tfcseg.files import make_folder, output_errors, replace_atomically
 from tfcseg.interrupts import end_with_parent, ignore_interrupts, unseen_interrupts
 from tfcseg.machine import available_cores
 from tfcseg.media.images import natural_key, read_image, read_size
@@ -94,8 +94,8 @@ def label_media(
 
     Media that cannot be decoded are left out. A killed run resumes: files get their names when they are complete.
     """
-    (cache / "stills").mkdir(parents=True, exist_ok=True)
-    (cache / "clips").mkdir(parents=True, exist_ok=True)
+    for kind in ("stills", "clips"):
+        make_folder(cache / kind)
     jobs = list(zip(media, _places(media, teachers, cache), strict=True))
     missing = list({job[1]: job for job in jobs if not _is_complete(job[1])}.values())  # copies are labelled once
     if missing:
@@ -155,7 +155,7 @@ def _label_file(job: tuple[Path, Path]) -> None:
     source, labels = job
     with suppress(DataError, InputError):  # reported by the caller, which finds no labels
         if labels.name == _OF_CLIP:
-            labels.parent.mkdir(exist_ok=True)
+            make_folder(labels.parent)
             save_rows(labels, steadied(_labelled_frames(source, labels.parent)))
         else:
             save_labels(labels, soft_labels(_worker_teachers, read_image(source), tiles=True))
@@ -179,10 +179,18 @@ def alone_in(cache: Path, notify: Callable[[str], None]) -> Iterator[None]:
         os.close(number)
 
 
+def save_frame(folder: Path, number: int, jpeg: bytes) -> None:
+    """Write a frame of a clip beside its labels; OutputError on failure."""
+    path = folder / f"{number:05d}.jpg"
+    with output_errors(f"cannot write {str(path)!r}"):
+        path.write_bytes(jpeg)
+
+
 def save_labels(path: Path, array: NDArray[np.uint8]) -> None:
     """Write labels, complete or not at all; OutputError on failure."""
     with replace_atomically(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
+        _write_header(file, array.shape)
+        file.write(np.ascontiguousarray(array).data)  # np.save would not say why it failed
 
 
 def save_rows(path: Path, rows: Iterable[NDArray[np.uint8]]) -> None:
@@ -216,7 +224,7 @@ def _labelled_frames(video: Path, folder: Path) -> Iterator[tuple[NDArray[np.uin
             image = as_bytes(cv2.resize(frame.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
             bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
             jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-            (folder / f"{number:05d}.jpg").write_bytes(jpeg.tobytes())
+            save_frame(folder, number, jpeg.tobytes())
             yield image, soft_labels(_worker_teachers, image, tiles=False)
 
 

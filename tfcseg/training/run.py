@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tfcseg.model.config import HEADS
 from tfcseg.model.options import SIZE_MULTIPLE
 from tfcseg.options import OnProgress, check
 from tfcseg.runs.outputs import folder_lock
+from tfcseg.spelling import one_line
 from tfcseg.training.distilled import distilled_material
 from tfcseg.training.loop import Trainer
 from tfcseg.training.networks import is_image_network, refuse_new_classes, start_network, start_supervised, trained_card
@@ -38,7 +39,7 @@ from tfcseg.training.recipes import Material, TrainOptions, recipe_options
 from tfcseg.training.supervised import vspw_material
 from tfcseg.training.teachers import taught_labels, teacher_files
 from tfcseg.weights.loading import exact_dtype, resolve_device
-from tfcseg.weights.model_card import parse_card, refuse_name
+from tfcseg.weights.model_card import NAME_LIMIT, parse_card, refuse_name
 
 DISTILLED_BACKBONE, SUPERVISED_BACKBONE = "efficientnet_lite0", "mit_b0"
 DISTILLED_CROP_PX, SUPERVISED_CROP_PX = 448, 480
@@ -132,6 +133,7 @@ def _trainer(request: TrainRequest, plan: TrainPlan, listener: TrainListener) ->
     torch.manual_seed(request.seed)
     stage = plan.options.stage
     labels = taught_labels(plan.teachers) if plan.teachers else open_vspw(request.data[0], "train").labels
+    labels = replace(labels, name=one_line(labels.name, NAME_LIMIT))  # that of the folder
     if stage == "attention":
         refuse_new_classes(plan.options.init, labels)
     if plan.teachers:
