@@ -206,6 +206,7 @@ def test_bad_input_is_told_in_one_line(work, tmp_path):
         ((picture, "-o", tmp_path / "o.safetensors"), 1, "picture.mp4 has 1 frame; give videos of 24 or more"),
         ((tmp_path / "text.mp4", "-o", tmp_path / "o.safetensors"), 1, "text.mp4"),
         ((tmp_path / "none.mp4", "-o", tmp_path / "o.safetensors"), 1, "none.mp4"),
+        (("none", "--validate", "no", "-o", tmp_path / "o.safetensors"), 1, "none: cannot be read: No such file"),
         ((work / "a.mp4", "-o", tmp_path / "o.safetensors", "--steps", "-1"), 2, "steps -1 is not between"),
         ((work / "a.mp4", "-o", tmp_path / "o.safetensors", "--validate", work / "a.mp4"), 2, "is also trained on"),
         ((work / "a.mp4", "-o", tmp_path / "o.safetensors", "-m", tmp_path / "x.safetensors"), 1, "x.safetensors"),

@@ -66,8 +66,9 @@ def split_videos(videos: Sequence[Path], validate: Sequence[Path]) -> tuple[list
 
     UsageError for a video in both lists, DataError or InputError for one too short, of unknown length or unreadable.
     """
+    trained_on = {identity(video) for video in videos} - {None}
     for video in validate:
-        if identity(video) in map(identity, videos):
+        if identity(video) in trained_on:
             raise UsageError(f"--validate {video} is also trained on; give another video")
     whole = [_whole(video, 1 if validate else 2) for video in videos]
     if validate:
@@ -112,10 +113,11 @@ def label_parts(
     for number, (part, runs) in enumerate(zip(parts, plan, strict=True)):
         folders = [folder / f"{number:03}_{run:02}" for run in range(len(runs))]
         if not all((each / "labels.npy").exists() for each in folders):
-            for each, images in zip(folders, _read_runs(part, runs, network.options.size), strict=False):
-                _label_run(network, images, each)
-                done += 1
-                on_progress(done, total)
+            for run, images in enumerate(_read_runs(part, runs, network.options.size)):
+                if not (folders[run] / "labels.npy").exists():
+                    _label_run(network, images, folders[run])
+                on_progress(done + run + 1, total)
+        done += len(runs)
         for each in folders:
             frames = tuple(sorted(each.glob("*.jpg")))
             if frames:  # a video may have fewer frames than it states

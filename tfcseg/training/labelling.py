@@ -34,6 +34,7 @@ from tfcseg.files import make_folder, output_errors, replace_atomically
 from tfcseg.interrupts import end_with_parent, ignore_interrupts, unseen_interrupts
 from tfcseg.machine import available_cores
 from tfcseg.media.images import natural_key, read_image, read_size
+from tfcseg.media.masks import read_index_header
 from tfcseg.media.reader import open_frames, probe
 from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES, fingerprint
 from tfcseg.options import OnStep
@@ -310,6 +311,17 @@ def defect_of(path: Path) -> str | None:
         return f"cannot be read ({error.strerror})"
     except InputError as error:
         return str(error).removeprefix(f"{path}: ")
+    return None
+
+
+def mask_defect_of(path: Path) -> str | None:
+    """Describe what is wrong with a mask of class indices; None if nothing is."""
+    if defect := defect_of(path):
+        return f"mask {defect}"
+    try:
+        read_index_header(path)
+    except DataError as error:
+        return str(error)
     return None
 
 

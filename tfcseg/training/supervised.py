@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tfcseg.errors import DataError, InputError
+from tfcseg.errors import DataError
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, open_vspw, read_target
 from tfcseg.labels.label_sets import NO_CLASS
 from tfcseg.media.images import read_image, read_size
-from tfcseg.media.masks import read_index_header
+from tfcseg.media.masks import read_header
 from tfcseg.model.options import KEYFRAME_INTERVAL
 from tfcseg.spelling import count_of
 from tfcseg.training.augment import View, draw_at_times, view_hard_labels, view_image
 from tfcseg.training.datasets import Sample
-from tfcseg.training.labelling import defect_of, examine, refuse
+from tfcseg.training.labelling import defect_of, examine, mask_defect_of, refuse
 from tfcseg.training.recipes import Material, TrainOptions
 
 
@@ -112,13 +112,11 @@ def find_sound_frames(dataset: VspwDataset) -> Sound:
 def _defect(frame: VspwFrame) -> str | None:
     if frame.image is None or frame.mask is None:
         return f"{'image' if frame.image is None else 'mask'} missing"
-    for kind, path in (("image", frame.image), ("mask", frame.mask)):
-        if defect := defect_of(path):
-            return f"{kind} {defect}"
-    try:
-        (height, width), mask = read_size(frame.image), read_index_header(frame.mask).size
-    except (InputError, DataError) as error:
-        return str(error)
+    if defect := defect_of(frame.image):
+        return f"image {defect}"
+    if defect := mask_defect_of(frame.mask):
+        return defect
+    (height, width), mask = read_size(frame.image), read_header(frame.mask).size
     return None if mask == (height, width) else f"mask is {mask[1]}×{mask[0]}, its image {width}×{height}"
 
 
