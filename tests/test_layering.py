@@ -24,7 +24,7 @@ MAY_IMPORT = {  # besides the files of the root, which all rooms may use
     "report": {"model", "drawing"},
     "runs": {"labels", "media", "model", "metrics", "weights", "inference", "drawing", "exports", "report"},
     "evaluation": {"labels", "media", "model", "metrics", "weights", "inference", "drawing", "report", "runs"},
-    "training": {"labels", "media", "model", "metrics", "weights", "evaluation"},
+    "training": {"labels", "media", "model", "metrics", "weights", "runs", "evaluation"},
     "doctor": {"media", "weights", "inference", "runs"},
 }
 """Rooms with a rule of their own; those of EVERYTHING_BEFORE may import all of them, and each other in this order."""

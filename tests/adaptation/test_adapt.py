@@ -176,20 +176,22 @@ def test_changed_videos_are_no_basis_to_go_on(work, tmp_path):
 
 
 def test_other_videos_may_measure(work, tmp_path):
-    output = tmp_path / "curve.safetensors"
+    output = tmp_path / "cur\nve.safetensors"  # no name for a card, which was told after all work
     images = folder_of_images(tmp_path / "frames", moving_images(14, (48, 64), seed=5), [f"{i}.png" for i in range(14)])
     done = call(
         *("adapt", work / "a.mp4", "-m", work / "tiny.safetensors", "-o", output, "--validate", images, *CPU),
         *("--steps", 0, "--size", 32),
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{output}\n"
+    assert done.stdout == f"{tmp_path}/cur ve.safetensors\n"
     assert "on 14 frames of 1 video, not trained on" in done.stderr
     card = read_card(output)
-    assert card.config.defaults.threshold == 0.8
+    assert (card.name, card.config.defaults.threshold) == ("cur ve", 0.8)
     again = call("adapt", work / "a.mp4", "-m", work / "tiny.safetensors", "-o", output, *CPU)
     assert again.returncode == 1
     assert "use --overwrite" in again.error
+    itself = call("adapt", work / "a.mp4", "-m", output, "-o", output, "--overwrite", *CPU)
+    assert (itself.returncode, "is the input" in itself.error) == (2, True)
 
 
 def test_bad_input_is_told_in_one_line(work, tmp_path):
@@ -198,12 +200,13 @@ def test_bad_input_is_told_in_one_line(work, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     base = ("-m", work / "tiny.safetensors", *CPU)
     for words, code, message in (
-        ((work / "a.mp4", "-o", tmp_path / "out"), 2, "is not a weights file; give one that ends in .safetensors"),
+        ((work / "a.mp4", "-o", tmp_path / "out"), 2, "is not a weights file; give a name that ends in .safetensors"),
         (("-", "-o", tmp_path / "o.safetensors"), 2, "-: can be read only once, but adapt reads every video"),
         ((short, "-o", tmp_path / "o.safetensors"), 1, "short.mp4 has 20 frames; give videos of 24 or more"),
         ((picture, "-o", tmp_path / "o.safetensors"), 1, "picture.mp4 has 1 frame; give videos of 24 or more"),
         ((tmp_path / "text.mp4", "-o", tmp_path / "o.safetensors"), 1, "text.mp4"),
         ((tmp_path / "none.mp4", "-o", tmp_path / "o.safetensors"), 1, "none.mp4"),
+        (("none", "--validate", "no", "-o", tmp_path / "o.safetensors"), 1, "none: cannot be read: No such file"),
         ((work / "a.mp4", "-o", tmp_path / "o.safetensors", "--steps", "-1"), 2, "steps -1 is not between"),
         ((work / "a.mp4", "-o", tmp_path / "o.safetensors", "--validate", work / "a.mp4"), 2, "is also trained on"),
         ((work / "a.mp4", "-o", tmp_path / "o.safetensors", "-m", tmp_path / "x.safetensors"), 1, "x.safetensors"),

@@ -274,6 +274,16 @@ def test_damage_stops_with_one_line_that_names_the_file_unless_it_is_accepted(ro
     ]
 
 
+def test_a_mask_that_is_too_large_is_named_or_left_out(model, tmp_path):
+    root = make_vspw(tmp_path / "vspw", {"0_hills": 8})
+    fixture.claim_size(fixture.mask_path(root, "0_hills", 166))
+    done = call("eval", root, *model, "--no-flow-consistency")
+    assert done.returncode == 1
+    assert "00000166.png': pictures of 20000x20000 are not read, 100 million pixels is the limit" in done.error
+    done = call("eval", root, *model, "--no-flow-consistency", "--skip-bad", "--json")
+    assert (done.returncode, json.loads(done.stdout)["frames"]) == (0, 7)
+
+
 @pytest.mark.parametrize("mode", ["tfc", "image"])
 def test_an_image_of_another_size_is_named_or_left_out(model, tmp_path, mode):
     root = make_vspw(tmp_path / "vspw", {"0_hills": 18}, size=(48, 64))

@@ -27,6 +27,7 @@ from tfcseg.cli.train import describe
 from tfcseg.errors import UsageError
 from tfcseg.machine import available_cores, has_bfloat16
 from tfcseg.model.config import ModelConfig
+from tfcseg.runs.outputs import folder_lock
 from tfcseg.training.options import TrainRequest
 from tfcseg.training.run import plan_training, training_precision
 from tfcseg.weights.loading import load_model, read_card
@@ -97,7 +98,7 @@ def call(monkeypatch, capfd):
 
 def test_a_vspw_folder_is_trained_on(call, work):
     """Bad data stops it first; left out, it trains, says how it goes, and does not start over."""
-    root, output = make_root(work / "damaged"), work / "supervised"
+    root, output = make_root(work / "dama\nged"), work / "supervised"
     vspw.cut_file(vspw.image_path(root, "1_road", 166))
     command = ("train", root, "-o", output, "--steps", 2, *QUICK)
 
@@ -105,7 +106,8 @@ def test_a_vspw_folder_is_trained_on(call, work):
     assert code == 1
     assert out == ""
     assert err == (
-        f"error: {root}: 1_road/00000166: image the image is cut off; repair them or train with --skip-bad\n"
+        f"error: {root.parent}/dama ged: 1_road/00000166: image the image is cut off; repair them or train with "
+        "--skip-bad\n"
     )
     assert not output.exists()
 
@@ -134,7 +136,8 @@ def test_a_vspw_folder_is_trained_on(call, work):
     assert card.name == "street-1"
     assert card.config == ModelConfig("mit_b0", 256, 124), "the paper's"
     assert len(card.labels) == 124
-    assert card.trained_on == "supervised on damaged (1 video)"
+    assert card.trained_on == "supervised on dama ged (1 video)"
+    assert card.labels.name == "dama ged", "a line end was told as a damaged card"
     assert card.licence == "CC BY 4.0"
     assert card.description == "stage tfc: 2 steps of 1 samples of 64 px, learning rate 6e-05, seed 0"
     assert card.created_with.startswith("tfcseg ")
@@ -289,7 +292,7 @@ def places(work, vspw_root, photos, teacher):
         ("PHOTOS -o OUT --teachers NOWHERE", 2, "--teachers NOWHERE: no such .tflite file"),
         ("PHOTOS -o OUT --teachers PHOTOS", 2, "--teachers PHOTOS: no such .tflite file, or none in this folder"),
         ("PHOTOS -o OUT --teachers TEACHER --stage tfc", 2, "stage tfc starts from an image network"),
-        ("ROOT -o OUT --stage attention", 2, "stage attention starts from an image network; give it with --init"),
+        ("ROOT -o OUT --stage attention", 2, "stage attention starts from an image network; give one of --stage image"),
         ("ROOT -o OUT --init TINY --stage attention --bce-weight 0", 2, "--bce-weight needs --stage tfc"),
         ("ROOT -o OUT --init TINY --stage attention", 2, "TINY lacks 119 of the data's 124, such as 'wall'"),
         ("PHOTOS -o OUT --teachers TEACHER --init TINY --stage attention", 2, "TINY lacks 27 of the data's 32, such"),
@@ -328,6 +331,19 @@ def test_what_makes_no_sense_is_refused_in_one_line(call, places, arguments, cod
 def test_a_name_that_fits_no_card_is_refused(call, vspw_root, work):
     code, _, err = call("train", vspw_root, "-o", work / "named", "--name", "x" * 101)
     assert (code, err) == (2, "error: --name must be one line of 1 to 100 characters\n")
+
+
+def test_what_others_use_is_not_written_to(call, vspw_root, work):
+    """Two trainings wrote into each other's checkpoints, and one over the model that it had started from."""
+    output = work / "used"
+    with folder_lock(output):
+        code, _, err = call("train", vspw_root, "-o", output, "--steps", 1, *QUICK)
+    assert code == 1
+    assert err.startswith(f"error: another run is writing to '{output}' (process {os.getpid()}); wait for it or")
+    write_tiny_model(output / "last.safetensors")
+    code, _, err = call("train", vspw_root, "-o", output, "--init", output / "last.safetensors", *QUICK)
+    assert (code, "is the input" in err) == (2, True)
+    assert [path.name for path in output.iterdir()] == ["last.safetensors"]
 
 
 def test_a_missing_option_is_a_usage_error(call, vspw_root):
@@ -372,7 +388,34 @@ def test_ctrl_c_saves_a_checkpoint_and_leaves_with_130(work, vspw_root):
     assert err.splitlines()[-1] == last
     state = torch.load(output / "checkpoint.pt", weights_only=True)
     assert 1 <= state["step"] < 1000
-    assert not (output / "checkpoint.pt.partial").exists()
+    assert not (output / ".checkpoint.pt.part").exists()
+
+
+def test_ctrl_c_while_labelling_processes_start_is_one_line(work, photos, teacher):
+    """The terminal sends it to all processes; those that still imported modules told where they were."""
+    output = work / "starting"
+    command = [sys.executable, "-m", "tfcseg", "train", photos, "--teachers", teacher, "--backbone", "mit_b0"]
+    with interruptible():
+        process = subprocess.Popen(
+            [str(word) for word in [*command, "-o", output, "--steps", 1, *QUICK]],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    try:
+        while len(children.read_text().split()) < 2:  # one only counts what others leave behind
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert [line for line in err.splitlines() if "XNNPACK" not in line] == [
+        f"error: interrupted; progress is kept in {output}; run the same command again to continue"
+    ], err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

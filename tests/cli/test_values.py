@@ -165,6 +165,8 @@ def test_models_explains_its_scores_and_lists_classes():
     one = call("models", "TFC-lite0")
     assert one.returncode == 0, one.stderr
     assert "person" in one.stdout
+    assert "on camvid_street/val, short side 480 px, " in one.stdout
+    assert "float32" in one.stdout, "the default model was measured in another precision"
     assert "Apache-2.0" in one.stdout
     content = json.loads(call("models", "default", "--json").stdout)
     assert content["classes"] == len(content["class_names"]) == len(content["palette"])

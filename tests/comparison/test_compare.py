@@ -410,6 +410,12 @@ def test_runs_of_the_model_are_the_baseline_of_a_vspw_folder(root, label_map, we
     done = call(*command, "--baseline", tmp_path / "runs", "--modes", "tfc-paper", "-o", tmp_path / "out")
     baseline, own = result_of(done)["modes"].values()
     assert baseline["miou"] == own["miou"] > 0
+    for path in (tmp_path / "runs").glob("*/classes.json"):
+        path.write_text(path.read_text().replace("person", "thing"))
+    done = call(*command, "--baseline", tmp_path / "runs", "-o", tmp_path / "other")
+    assert done.returncode == 1
+    assert "one is for tiny's; score both with tfcseg eval, each with its own --label-map" in done.error
+    assert not (tmp_path / "other").exists()
 
 
 def test_missing_data_of_a_vspw_folder_fails_unless_it_is_accepted(label_map, weights, tmp_path):

@@ -312,7 +312,7 @@ def test_a_clip_of_exactly_n_frames_has_a_strict_window_only(tmp_path):
 
 # ----------------------------------------------------------------------- damage stops, or is counted if that is allowed
 
-DAMAGE = [fixture.empty_file, fixture.cut_file, fixture.make_colour, fixture.make_smaller]
+DAMAGE = [fixture.empty_file, fixture.cut_file, fixture.make_colour, fixture.make_smaller, fixture.claim_size]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

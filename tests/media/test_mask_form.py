@@ -56,6 +56,15 @@ def test_a_colour_that_no_class_has(tmp_path):
         read_values(tmp_path / "a.png", {(1, 2, 3): 0})
 
 
+def test_the_limit_of_a_mask_is_that_of_a_picture(tmp_path):
+    """Pillow warns of pictures above 89 million pixels, and refuses others in its own words."""
+    PIL.Image.new("1", (9000, 10_000)).save(tmp_path / "large.png")
+    assert read_values(tmp_path / "large.png")[0].shape == (10_000, 9000)
+    PIL.Image.new("1", (10_001, 10_000)).save(tmp_path / "larger.png")
+    with pytest.raises(DataError, match="pictures of 10001x10000 are not read, 100 million pixels is the limit"):
+        read_values(tmp_path / "larger.png")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

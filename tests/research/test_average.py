@@ -21,7 +21,8 @@ def state(path):
 def test_shares_count(tmp_path):
     one, two, out = (tmp_path / f"{name}.safetensors" for name in ("one", "two", "out"))
     for seed, (path, data) in enumerate(((one, "photos"), (two, "clips"))):
-        card = replace(tiny_card(), name=path.stem, trained_on=data, measured={"tfc_miou": 40.0})
+        licence = f"terms of {data}"
+        card = replace(tiny_card(), name=path.stem, trained_on=data, licence=licence, measured={"tfc_miou": 40.0})
         save_model(path, build_tiny_network(seed=seed), card)
     average_files(out, [f"{one}=3", f"{two}=1"])
     first, second, mean = state(one), state(two), state(out)
@@ -30,7 +31,8 @@ def test_shares_count(tmp_path):
             assert torch.allclose(tensor, 0.75 * first[name] + 0.25 * second[name], rtol=2e-3, atol=1e-3), name
     card = read_card(out)
     assert card.description == "mean of the weights of one (0.75), two (0.25)"
-    assert (card.trained_on, card.measured) == ("photos; and clips", {}), "what was measured of one does not hold"
+    assert (card.trained_on, card.licence) == ("photos; and clips", "terms of photos; and terms of clips")
+    assert card.measured == {}, "what was measured of one does not hold"
 
 
 def test_a_model_has_no_say_in_classes_that_it_lacks(tmp_path):
@@ -48,7 +50,7 @@ def test_a_model_has_no_say_in_classes_that_it_lacks(tmp_path):
 def test_a_file_without_a_share_is_named(tmp_path, part):
     with pytest.raises(UsageError, match=f"'{part}' is not WEIGHTS=SHARE, with a share above 0"):
         average_files(tmp_path / "out", [part])
-    done = call("research", "average", tmp_path / "out", part)
+    done = call("research", "average", tmp_path / "out.safetensors", part)
     assert done.error == f"'{part}' is not WEIGHTS=SHARE, with a share above 0"
 
 
@@ -68,3 +70,5 @@ def test_the_command_replaces_no_file_unasked(tmp_path):
     assert call(*line).returncode == 1
     assert call(*line, "--overwrite").returncode == 0
     assert call("research", "average", one, f"{one}=1", "--overwrite").returncode == 2, "it is an input"
+    other = call("research", "average", tmp_path / "out.json", f"{one}=1")
+    assert (other.returncode, "not a weights file; give a name that ends in" in other.error) == (2, True)

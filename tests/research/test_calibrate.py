@@ -47,6 +47,18 @@ def test_the_temperature_goes_into_the_card_and_no_tensor_changes(weights, still
     assert all((before[name] == after[name]).all() for name in before)
 
 
+def test_a_foreign_registry_beside_it_is_told_before_the_file_is_written(weights, stills, tmp_path):
+    (tmp_path / "models.json").write_text('{"models": {"a": 1}}')
+    done = call("research", "calibrate", stills, "-m", weights, "-o", tmp_path / "out.safetensors", "-q")
+    assert (done.returncode, "is not a registry of models; repair it or choose" in done.error) == (1, True)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_only_a_weights_file_is_written(weights, stills, tmp_path):
+    done = call("research", "calibrate", stills, "-m", weights, "-o", tmp_path / "out.json")
+    assert (done.returncode, "not a weights file; give a name that ends in .safetensors" in done.error) == (2, True)
+
+
 def test_a_registry_knows_the_new_file_and_publishing_keeps_the_temperature(weights, stills, tmp_path):
     given = {"description": "", "measured": {"image_miou": 50.0}, "default": True}
     path = publish(weights, tmp_path / "zoo", name="one", **given)

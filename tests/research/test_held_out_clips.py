@@ -106,7 +106,7 @@ def test_unsure_positions_are_left_out_of_vc():
 def test_targets_need_a_teacher_of_scenes(things_teacher, tmp_path):
     with pytest.raises(UsageError, match="no teacher has the classes of ade31"):
         Judges([things_teacher])
-    with pytest.raises(DataError, match="no such teacher"):
+    with pytest.raises(DataError, match="no such file"):
         Judges([tmp_path / "none.tflite"])
 
 

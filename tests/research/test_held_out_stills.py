@@ -216,7 +216,7 @@ def test_what_cannot_be_compared_is_refused(facades, teacher, student, tmp_path)
         compare_stills([facades, facades], [student])
     with pytest.raises(DataError, match="has 7 classes, not 32"):
         compare_stills([facades], [], [write_teacher(tmp_path / "seven.tflite", classes=7)])
-    with pytest.raises(DataError, match="no such teacher"):
+    with pytest.raises(DataError, match="no such file"):
         compare_stills([facades], [], [tmp_path / "none.tflite"])
     mine = write_stills(tmp_path / "mine" / "test", {"zeppelin": 1}, [(paint([["red"]]), paint_mask([[1]]))])
     with pytest.raises(DataError, match=r"mine/test: no built-in label map from label set 'scenes' .*; leave out"):

@@ -73,9 +73,16 @@ def test_measuring_states_scores_and_settings(tmp_path):
     assert measured.keys() == {"data", "settings", "image_miou", "tfc_miou"}
 
 
-def test_names_stay_inside_the_folder(weights, tmp_path):
+@pytest.mark.parametrize("name", ["../escape", "two\nlines", "long" * 30, ""])
+def test_names_stay_inside_the_folder_and_fit_into_the_card(name, weights, tmp_path):
     with pytest.raises(WeightsError, match="cannot be the name"):
-        add(tmp_path / "zoo", weights, "../escape")
+        add(tmp_path / "zoo", weights, name)
+
+
+def test_texts_of_several_lines_become_one(weights, tmp_path):
+    """They were refused as a damaged card, after the model was measured."""
+    card = read_card(add(tmp_path / "zoo", weights, "one", description="two\nlines", licence="by\nmany"))
+    assert (card.description, card.licence) == ("two lines", "by many")
 
 
 def test_a_foreign_registry_is_not_overwritten(weights, tmp_path):

@@ -530,6 +530,18 @@ def test_locks_leave_nothing_and_nest_in_other_folders(tmp_path):
         pass
 
 
+def test_a_full_disk_does_not_keep_from_locking(tmp_path):
+    """It ended in a traceback, and the lock stayed."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # nothing can be written
+    try:
+        with folder_lock(tmp_path / "a"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "a").iterdir()) == []
+
+
 # --- the command ---------------------------------------------------------------------------------------------------
 
 

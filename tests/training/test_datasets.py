@@ -242,7 +242,8 @@ def test_gaps_break_a_run(root):
         (lambda root: vspw.cut_file(vspw.mask_path(root, "0_hills", 169)), "mask the image is cut off"),
         (lambda root: vspw.mask_path(root, "0_hills", 169).unlink(), "0_hills/00000169: mask missing"),
         (lambda root: vspw.image_path(root, "0_hills", 169).unlink(), "0_hills/00000169: image missing"),
-        (lambda root: vspw.make_colour(vspw.mask_path(root, "0_hills", 169)), "mask is a colour picture"),
+        (lambda root: vspw.make_colour(vspw.mask_path(root, "0_hills", 169)), "is a PNG of 8-bit RGB colour"),
+        (lambda root: vspw.claim_size(vspw.mask_path(root, "0_hills", 169)), "mask pictures of 20000x20000 are"),
         (lambda root: vspw.make_smaller(vspw.mask_path(root, "0_hills", 169)), "mask is 51×34, its image 53×36"),
     ],
 )

@@ -328,12 +328,31 @@ def test_a_video_without_a_frame_that_decodes_is_told(tmp_path, teachers):
     assert material.left_out == [f"{video}: no frame could be decoded from its beginning"]
 
 
+def test_a_damaged_mask_is_told_before_anything_is_labelled(tmp_path, teachers):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(3):
+        cv2.imwrite(str(photos / f"{i}.png"), np.full((60, 80 + i, 3), (30, 30, 200), np.uint8))
+    image = write_set(tmp_path / "set", {"4": "cow"}, (4, 4))
+    cv2.imwrite(str(truth_of(image).mask), np.zeros((60, 80, 3), np.uint8))
+    options = recipe_options("image", supervised=False, given={"steps": 2, "batch": 1, "crop": 64})
+    job = ([photos, image.parent], teachers, tmp_path / "cache", options)
+    with pytest.raises(
+        DataError, match=r"one\.png' is a PNG of 8-bit RGB colour; .*; repair them or train with --skip"
+    ):
+        distilled_material(*job)
+    assert not (tmp_path / "cache").exists()
+    (defect,) = distilled_material(*job, skip_bad=True).left_out
+    assert defect.startswith(f"{image}: mask ")
+    distilled_material(*job[:1], teachers[:1], *job[2:])  # a teacher of ADE20K's classes alone makes no use of masks
+
+
 def test_the_street_teacher_is_asked_about_streets_only(tmp_path, teachers):
     """The tiny teachers call red wall (ADE31) and sidewalk (Cityscapes): a red picture is no street."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(2):
-        cv2.imwrite(str(photos / f"{number}.png"), np.full((60, 80, 3), (30, 30, 200), np.uint8))
+        cv2.imwrite(str(photos / f"{number}.png"), np.full((60 + number, 80, 3), (30, 30, 200), np.uint8))
     city = write_teacher(tmp_path / "city.tflite", classes=len(CITYSCAPES19))
     options = recipe_options("image", supervised=False, given={"steps": 2, "batch": 1, "crop": 64})
     material = distilled_material([photos], (*teachers, city), tmp_path / "cache", options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from tfcseg.training.labelling import (
     alone_in,
     find_media,
     label_media,
+    save_frame,
     save_labels,
     save_rows,
     steadied,
@@ -282,6 +284,18 @@ def wait_until(condition, timeout_s=60.0):
     assert condition()
 
 
+def test_a_full_disk_is_named(tmp_path):
+    for name in (".labels.npy.part", "00000.jpg"):
+        (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"^cannot write '.*labels\.npy': No space left on device"):
+        save_labels(tmp_path / "labels.npy", np.zeros((GRID, GRID, 32), np.uint8))
+    with pytest.raises(OutputError, match=r"^cannot write '.*00000\.jpg': No space left on device"):
+        save_frame(tmp_path, 0, b"jpeg")
+    labels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    save_labels(tmp_path / "labels.npy", labels.transpose(2, 0, 1))
+    assert np.array_equal(np.load(tmp_path / "labels.npy"), labels.transpose(2, 0, 1))
+
+
 def test_frames_of_a_very_long_video_are_in_order(tmp_path, teacher):
     video = write_clip(tmp_path / "1.mp4", 2, size=(64, 48), rate="15")
     (clip,) = label_media([video], [teacher], tmp_path / "cache")
@@ -291,18 +305,37 @@ def test_frames_of_a_very_long_video_are_in_order(tmp_path, teacher):
     assert [int(path.stem) for path in again.frames] == [0, 1, 99_999, 100_000]
 
 
-def test_other_teachers_and_changed_files_get_other_labels(tmp_path, teacher):
-    """Without labelling anything: only the place in the cache is asked for."""
-    from tfcseg.training.labelling import _key, _signature
+def test_labels_are_those_of_the_content(tmp_path, teacher):
+    """Whatever it is called, and also if another file of the same size is in its place."""
+    photo, moved = tmp_path / "photo.bmp", tmp_path / "elsewhere" / "photo.bmp"
+    write_image(photo, quartered())
 
-    image = write_image(tmp_path / "photo.png", quartered())
+    def label(*images, teachers=(teacher,)):
+        return [each.labels for each in label_media(images, list(teachers), tmp_path / "cache")]
+
+    (first,) = label(photo)
+    moved.parent.mkdir()
+    shutil.copyfile(photo, moved)
+    assert label(moved, photo) == [first, first]
+    size = photo.stat().st_size
+    write_image(photo, quartered()[:, ::-1])
+    assert photo.stat().st_size == size
+    (second,) = label(photo)
+    assert np.load(second)[GRID // 4, GRID // 4].argmax() == np.load(first)[GRID // 4, -GRID // 4].argmax()
     other = write_teacher(tmp_path / "other.tflite", bias=50)
-    first = _key(_signature([teacher]), image)
-    assert first == _key(_signature([teacher]), image)
-    assert first != _key(_signature([other]), image)
-    assert first != _key(_signature([teacher, other]), image)
-    write_image(image, quartered(120))
-    assert first != _key(_signature([teacher]), image)
+    assert len({first, second, *label(moved, teachers=[other]), *label(moved, teachers=[teacher, other])}) == 4
+
+
+def test_copies_are_labelled_once(tmp_path, teacher):
+    """Two processes that wrote the same file at the same time failed."""
+    image = write_image(tmp_path / "photo.png", quartered())
+    links = [tmp_path / f"{number}.png" for number in range(4)]
+    for link in links:
+        link.symlink_to(image)
+    told = []
+    labelled = label_media([image, *links], [teacher], tmp_path / "cache", progress=lambda *counts: told.append(counts))
+    assert [each.source for each in labelled] == [image, *links]
+    assert told == [(1, 1)]
 
 
 def test_videos_become_frames_at_15_hz(tmp_path, teacher):

@@ -14,11 +14,14 @@ from tests.helpers.command_line import call
 from tests.helpers.segformer_reference import build_reference, in_layout
 from tests.helpers.supervised_clips import make_clips
 from tests.helpers.tiny_model import write_tiny_model
+from tfcseg.errors import UsageError
 from tfcseg.evaluation.vspw import open_vspw
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
 from tfcseg.model.config import ModelConfig
 from tfcseg.training.networks import start_supervised
+from tfcseg.training.options import TrainRequest
 from tfcseg.training.recipes import recipe_options
+from tfcseg.training.run import plan_training
 from tfcseg.weights.convert import convert_pretrained
 from tfcseg.weights.loading import count_parameters, load_model, read_card, save_model
 from tfcseg.weights.tensor_file import write_tensor_file
@@ -64,6 +67,7 @@ def segformer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published") / "segformer-b0"
     network.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text('{"size": 512, "image_mean": [0.5, 0.5, 0.5]}')
+    (folder / "README.md").write_text("---\nlicense: research-only\ndatasets:\n- scene_parse_150\n---\n")
     return folder
 
 
@@ -73,6 +77,7 @@ def encoder(tmp_path_factory):
     tensors = in_layout(build_reference("b0").state_dict(), "transformers_4")
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("decode_head.")}
     file = tmp_path_factory.mktemp("published") / "mit-b0.safetensors"
+    file.with_name("README.md").write_text("---\nlicense: research-only\n---\n")
     write_tensor_file(file, kept | {"classifier.weight": torch.ones(1000, 256)}, {"format": "pt"})
     return file
 
@@ -90,7 +95,7 @@ def test_a_published_segformer_gets_another_classifier(segformer):
         assert torch.equal(ours[2], theirs[0]), "tree"
         assert not torch.equal(ours[1], theirs[1])
     assert (card.labels, card.config) == (LABELS, ModelConfig("mit_b0", 64, 6, repairs=False))
-    assert card.trained_on == "segformer-b0"
+    assert (card.trained_on, card.licence) == ("segformer-b0 (scene_parse_150)", "research-only")
     assert (card.preprocessing.mean, card.preprocessing.size) == ((127.5, 127.5, 127.5), 480)
     assert network.config == card.config
 
@@ -101,8 +106,19 @@ def test_an_encoder_gets_a_head(encoder):
     assert len(expected) > 100
     assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in expected.items())
     assert card.config == ModelConfig("mit_b0", 256, 6, repairs=False)
-    assert card.trained_on == "backbone: mit-b0.safetensors"
+    assert (card.trained_on, card.licence) == ("backbone: mit-b0", "research-only")
     assert card.preprocessing.mean == (123.675, 116.28, 103.53)
+
+
+def test_teachers_give_a_backbone_alone_its_head_first(encoder, segformer, tmp_path):
+    """Stage ``tfc`` would have trained a random one, at its small rates."""
+    (tmp_path / "teacher.tflite").touch()
+    (tmp_path / "mosaic.tflite").touch()
+    asked = {"data": [tmp_path], "teachers": [tmp_path / "teacher.tflite"], "output": tmp_path.with_suffix(".run")}
+    for start, stage in ((encoder, "image"), (tmp_path / "mosaic.tflite", "image"), (segformer, "tfc")):
+        assert plan_training(TrainRequest(**asked, init=str(start))).options.stage == stage
+    with pytest.raises(UsageError, match="stage tfc starts from an image network; give one of --stage image with"):
+        plan_training(TrainRequest(**asked, init=str(encoder), stage="tfc"))
 
 
 def test_a_model_of_ours_is_trained_on_as_the_paper_does(tmp_path):
@@ -133,7 +149,8 @@ def test_the_program_starts_from_an_encoder(encoder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "random weights" not in done.stderr
     card = read_card(tmp_path / "run" / "last.safetensors")
-    assert card.trained_on == "backbone: mit-b0.safetensors; then supervised on vspw (1 video)"
+    assert card.trained_on == "backbone: mit-b0; then supervised on vspw (1 video)"
+    assert card.licence == "research-only", "of the weights that it started from"
     written = load_file(tmp_path / "run" / "last.safetensors")
     for name, tensor in convert_pretrained(encoder).state_dict.items():
         torch.testing.assert_close(written[name].float(), tensor, atol=1e-3, rtol=1e-3)

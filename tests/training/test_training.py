@@ -183,6 +183,7 @@ def test_a_card_takes_the_end_of_a_long_history(tmp_path):
     start = replace(tiny_card(), trained_on="first; then " + "many photos; then " * 110)
     material = Material([], [], ColouredClips(1), start.labels, "supervised on streets")
     options = TrainOptions("image", steps=1, batch=1, learning_rate=1e-3)
+    assert trained_card(start, material, options, name="streets", licence=None).licence == start.licence
     card = trained_card(start, material, options, name="streets", licence="CC BY 4.0,\nby many")
     assert parse_card(card.to_metadata(), tmp_path / "best.safetensors") == card
     assert (card.trained_on[-22:], card.licence) == (" supervised on streets", "CC BY 4.0, by many")
@@ -364,6 +365,9 @@ def test_a_full_disk_is_named(folder):
     with pytest.raises(OutputError, match=r"^cannot write '.*checkpoint\.pt': No space left on device"):
         build_trainer(folder)[0].save_checkpoint()
     assert list(folder.iterdir()) == []
+    (folder / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"^cannot write '.*log\.jsonl': No space left on device"):
+        run(build_trainer(folder, steps=1)[0])
 
 
 def test_a_full_disk_is_named_in_the_middle_of_a_large_checkpoint(folder):

@@ -183,6 +183,11 @@ def test_a_converted_file_is_the_same_model(b0, tmp_path):
     assert read_card(tmp_path / "ade.safetensors").name == "mine"
     assert "is already a tfcseg model" in call("convert", "default", tmp_path / "x.safetensors").error
     assert "safetensors" in call("convert", folder, tmp_path / "x.bin").error
+    named = call("convert", folder, tmp_path / "x.safetensors", "--name", "two\nlines")
+    assert (named.returncode, named.error) == (2, "--name must be one line of 1 to 100 characters")
+    words = ("--licence", "for research,\nby many", "-q", "--overwrite")
+    assert call("convert", folder, tmp_path / "ade.safetensors", *words).returncode == 0
+    assert read_card(tmp_path / "ade.safetensors").licence == "for research, by many"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ade.safetensors"]
 
 

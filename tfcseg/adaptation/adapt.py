@@ -25,7 +25,7 @@ from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import KEYFRAME_INTERVAL, SIZE_MULTIPLE
 from tfcseg.report.schema import ModelConditions, model_conditions
 from tfcseg.runs.outputs import folder_lock
-from tfcseg.spelling import count_of
+from tfcseg.spelling import count_of, one_line
 from tfcseg.training.datasets import ClipSource, PseudoClipSource, SampleStream, Source, Weighted
 from tfcseg.training.loop import Trainer
 from tfcseg.training.options import AdaptOptions
@@ -41,7 +41,7 @@ from tfcseg.weights.loading import (
     open_model,
     save_model,
 )
-from tfcseg.weights.model_card import NAME_LIMIT, TEXT_LIMIT, ModelCard
+from tfcseg.weights.model_card import NAME_LIMIT, ModelCard, joined_origin
 
 STATE, LABELS, TRAINING = "state.json", "labels", "training"
 """Names in the work folder."""
@@ -249,9 +249,9 @@ class _Adaptation:
         taught = f"TFC adapted on {count_of(result.videos, 'video')} without labels"
         card = replace(
             start,
-            name=output.stem[:NAME_LIMIT],
+            name=one_line(output.stem, NAME_LIMIT),
             config=config,
-            trained_on="; then ".join(filter(None, (start.trained_on, taught)))[-TEXT_LIMIT:],
+            trained_on=joined_origin((start.trained_on, taught)),
             measured=_card_entries(start, result, self._size),
             created_with=created_with(),
             description=f"{start.name}, its evidence curve fitted"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tfcseg.drawing.render import shrink
 from tfcseg.errors import DataError, UsageError
-from tfcseg.files import identity
+from tfcseg.files import identity, make_folder
 from tfcseg.inference.engine import IntervalNetwork
 from tfcseg.media.frames import Frame, Image
 from tfcseg.media.reader import probe, read_frames
@@ -27,7 +27,7 @@ from tfcseg.media.source import Source
 from tfcseg.options import OnStep
 from tfcseg.report.moments import encode_jpeg
 from tfcseg.spelling import count_of
-from tfcseg.training.labelling import CLIP_RATE_HZ, Taught, save_labels, steady_labels
+from tfcseg.training.labelling import CLIP_RATE_HZ, Taught, save_frame, save_labels, steady_labels
 
 HELD_BACK = 0.2
 """Share of every video, at its end, that is held out for measuring if no other videos are given."""
@@ -66,8 +66,9 @@ def split_videos(videos: Sequence[Path], validate: Sequence[Path]) -> tuple[list
 
     UsageError for a video in both lists, DataError or InputError for one too short, of unknown length or unreadable.
     """
+    trained_on = {identity(video) for video in videos} - {None}
     for video in validate:
-        if identity(video) in map(identity, videos):
+        if identity(video) in trained_on:
             raise UsageError(f"--validate {video} is also trained on; give another video")
     whole = [_whole(video, 1 if validate else 2) for video in videos]
     if validate:
@@ -112,10 +113,11 @@ def label_parts(
     for number, (part, runs) in enumerate(zip(parts, plan, strict=True)):
         folders = [folder / f"{number:03}_{run:02}" for run in range(len(runs))]
         if not all((each / "labels.npy").exists() for each in folders):
-            for each, images in zip(folders, _read_runs(part, runs, network.options.size), strict=False):
-                _label_run(network, images, each)
-                done += 1
-                on_progress(done, total)
+            for run, images in enumerate(_read_runs(part, runs, network.options.size)):
+                if not (folders[run] / "labels.npy").exists():
+                    _label_run(network, images, folders[run])
+                on_progress(done + run + 1, total)
+        done += len(runs)
         for each in folders:
             frames = tuple(sorted(each.glob("*.jpg")))
             if frames:  # a video may have fewer frames than it states
@@ -155,9 +157,9 @@ def _read_runs(part: Part, runs: Sequence[Sequence[int]], size: int) -> Iterator
 
 
 def _label_run(network: IntervalNetwork, images: Sequence[Image], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for number, image in enumerate(images):
-        (folder / f"{number:05d}.jpg").write_bytes(encode_jpeg(image, 95))
+        save_frame(folder, number, encode_jpeg(image, 95))
     soft = np.stack([probabilities(network, image) for image in images])
     save_labels(folder / "still.npy", soft[0])
     save_labels(folder / "labels.npy", steady_labels(images, soft))

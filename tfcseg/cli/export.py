@@ -94,6 +94,7 @@ def convert_command(
 
     Example: tfcseg convert segformer-b0 segformer-b0.safetensors
     """
+    options.check_weights_name(output, ".onnx")
     if output.suffix == ".onnx":
         if name is not None or licence is not None:
             raise UsageError("--name and --licence are for .safetensors; ONNX graphs have those of the model")
@@ -107,8 +108,6 @@ def convert_command(
         print(visible(str(output)))
         print(visible(str(second)))
         return
-    if output.suffix != ".safetensors":
-        raise UsageError(f"{str(output)!r} is not a weights file; give a name that ends in .safetensors or .onnx")
     if frame_size is not None or size is not None:
         raise UsageError("--frame-size and --size are for .onnx; a weights file takes frames of any size")
     from tfcseg.weights.loading import convert

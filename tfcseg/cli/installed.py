@@ -67,7 +67,7 @@ _MEANING = """\
 mIoU (accuracy) is over the classes that both the model and these data have, so
 it does not compare models of different classes. VC: share of the pixels whose
 label stays the same over 8 or 16 frames where the true label does.
-tfcseg models NAME describes one."""
+tfcseg models NAME describes one, with the settings that it was measured with."""
 
 
 def models_command(
@@ -127,6 +127,7 @@ def models_command(
 def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
     config = card.config
     scores = [f"{title} {number(card.measured[key])}" for title, key in _SCORES.items() if key in card.measured]
+    where = [str(card.measured[key]) for key in ("data", "settings") if key in card.measured]
     return [
         ("name", card.name),
         ("description", card.description),
@@ -136,7 +137,7 @@ def _lines(card: ModelCard, facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("size", f"{facts['parameters'] / 1e6:.1f} M parameters, {facts['size_bytes'] / 1e6:.1f} MB"),
         ("backbone", f"{config.backbone}, for frames of {card.preprocessing.size} px on the short side"),
         ("method", describe_method(config.defaults)),
-        ("measured", f"{', '.join(scores)} on {card.measured.get('data', 'unnamed data')}" if scores else "nothing"),
+        ("measured", f"{', '.join(scores)} on {', '.join(where) or 'unnamed data'}" if scores else "nothing"),
         ("classes", f"{len(card.labels)} ({card.labels.name})"),
     ]
 

@@ -130,6 +130,13 @@ def output_to(help: str, default: str = "") -> Any:
     return typer.Option("--output", "-o", help=help, show_default=default or False)
 
 
+def check_weights_name(path: Path, *suffixes: str) -> None:
+    """Raise UsageError for a weights file to write that is not named like one; ``suffixes`` are others that may be."""
+    known = (".safetensors", *suffixes)
+    if path.suffix not in known:
+        raise UsageError(f"{str(path)!r} is not a weights file; give a name that ends in {' or '.join(known)}")
+
+
 def model_names() -> list[str]:
     """Models of the registry, and ``default``."""
     from tfcseg.weights.registry import list_models

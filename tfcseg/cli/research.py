@@ -190,6 +190,9 @@ def calibrate_command(
     from tfcseg.weights.loading import open_model
     from tfcseg.weights.registry import locate_weights
 
+    if file.output is not None:
+        options.check_weights_name(file.output)
+
     def measure(on_progress: OnProgress) -> Calibration:
         return calibrate(open_model(choice.model, device), sets, on_progress=on_progress)
 
@@ -283,6 +286,7 @@ def average(
     """
     from tfcseg.research.publishing import average_files
 
+    options.check_weights_name(out)
     files = [part.rpartition("=")[0] or part for part in parts]
     with claimed_files(out.parent, [out.name], inputs=files, overwrite=overwrite):
         print(visible(average_files(out, parts).description))
@@ -308,6 +312,7 @@ def add_things(
     """
     from tfcseg.research import publishing
 
+    options.check_weights_name(out)
     with claimed_files(out.parent, [out.name], inputs=[str(weights), source], overwrite=overwrite):
         card = publishing.add_things(weights, source, out)
         print(visible(", ".join(card.labels.names[number] for number in card.config.things)))

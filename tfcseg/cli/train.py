@@ -124,14 +124,14 @@ def adapt_command(
 
     Example: tfcseg adapt assets/demo.mp4 -o a.safetensors --steps 2 --size 64
     """
-    if output.suffix != ".safetensors":
-        raise UsageError(f"{str(output)!r} is not a weights file; give one that ends in .safetensors")
+    options.check_weights_name(output)
     from tfcseg.adaptation.adapt import adapt, work_folder
 
     measured_on = validate or []
+    inputs: list[str | Path] = [*videos, *measured_on, choice.model]
     try:
         with (
-            claimed_files(output.parent, [output.name], inputs=[*videos, *measured_on], overwrite=overwrite),
+            claimed_files(output.parent, [output.name], inputs=inputs, overwrite=overwrite),
             _listener(shown=not printing.quiet) as listener,
         ):
             result = adapt(

@@ -39,7 +39,7 @@ from tfcseg.evaluation.vspw import VspwDataset, open_vspw
 from tfcseg.exports.labelled_video import read_labels
 from tfcseg.files import claimed_files, refuse_inputs, refuse_results, write_json
 from tfcseg.inference.segmented import SegmentedFrame
-from tfcseg.labels.label_sets import NO_CLASS
+from tfcseg.labels.label_sets import NO_CLASS, built_in_label_map
 from tfcseg.media.frames import FrameSource, Image, VideoInfo, prefetch_frames, select_frames
 from tfcseg.media.mask_folder import CLASSES_NAME, list_masks, read_classes
 from tfcseg.media.masks import read_mask
@@ -319,8 +319,8 @@ def compare_dataset(
     of_runs = [f"{run}/{name}" for run in sorted({*plan.modes, *known_folders(folder)}) for name in RESULT_FILES]
     names = [COMPARE_JSON, COMPARE_HTML, *of_runs]
     with claimed_files(folder, names, inputs=inputs, overwrite=overwrite) as clear:
-        baseline = None if plan.baseline is None else PredictionFolder(plan.baseline)
         loaded = open_model(model, device)
+        baseline = None if plan.baseline is None else _baseline(plan.baseline, dataset, loaded, scope.label_map)
         runs = plan.runs(loaded)
         samples = _samples(dataset, scope, max(options.longest_interval for options in runs.values()))
 
@@ -330,9 +330,7 @@ def compare_dataset(
 
         scored = {}
         if baseline is not None:
-            own = baseline.labels(dataset)  # a given label map is for those of the model
-            label_map = scope.label_map if own is not None and own.names == loaded.labels.names else None
-            scored[BASELINE] = score(BASELINE, baseline.scored_on(dataset, label_map))
+            scored[BASELINE] = score(BASELINE, baseline)
         outputs = {name: name for name in scored}
         for mode, options in runs.items():
             warm_up(loaded, options, samples[0])
@@ -352,6 +350,22 @@ def compare_dataset(
         write_page(folder / COMPARE_HTML, result)
         write_json(folder / COMPARE_JSON, result)
     return result
+
+
+def _baseline(path: str | Path, dataset: VspwDataset, model: LoadedModel, label_map: Path | None) -> Predictions:
+    """Predictions of the baseline. A given label map is for the model's classes; DataError if others need one, too."""
+    folder = PredictionFolder(path)
+    own = folder.labels(dataset)
+    if own is None or own.names == model.labels.names:
+        return folder.scored_on(dataset, None if own is None else label_map)
+    try:
+        built_in_label_map(own, dataset.labels)
+    except DataError:
+        raise DataError(
+            f"{path}: no built-in label map leads from its classes to those of {dataset.root}, and a given "
+            f"one is for {model.card.name}'s; score both with tfcseg eval, each with its own --label-map"
+        ) from None
+    return folder.scored_on(dataset)
 
 
 def _samples(dataset: VspwDataset, scope: Scope, interval: int) -> list[list[Image]]:

@@ -11,7 +11,6 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from tfcseg.errors import DataError, InputError, TfcsegError
 from tfcseg.evaluation.predictions import Prediction, Predictions
@@ -21,6 +20,7 @@ from tfcseg.inference.groups import Group
 from tfcseg.inference.intervals import run_intervals
 from tfcseg.labels.label_sets import read_label_map
 from tfcseg.media.images import read_image
+from tfcseg.media.masks import read_header
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.schema import model_facts
 from tfcseg.runs.summary import option_facts
@@ -101,6 +101,6 @@ def _read_frame(video: VspwVideo, frame: VspwFrame) -> NDArray[np.uint8] | Tfcse
 def _label_size(interval: Sequence[tuple[VspwFrame, object]]) -> tuple[int, int] | None:
     """(height, width) of the first readable mask; None stands for the images' size."""
     for path in (frame.mask for frame, _ in interval if frame.mask is not None):
-        with suppress(OSError), Image.open(path) as mask:  # the scorer reports what is wrong with it
-            return mask.height, mask.width
+        with suppress(DataError):  # the scorer reports what is wrong with it
+            return read_header(path).size
     return None

@@ -17,7 +17,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tfcseg.errors import InputError, UsageError
+from tfcseg.errors import InputError, TfcsegError, UsageError
 from tfcseg.media.source import Source
 
 logger = logging.getLogger(__name__)
@@ -128,11 +128,11 @@ class FrameSource:
         self._frames.close()
 
 
-def check_size(name: str | Path, width: int, height: int) -> None:
-    """Raise InputError if frames of ``name`` would be too large."""
+def check_size(name: str | Path, width: int, height: int, kind: type[TfcsegError] = InputError) -> None:
+    """Raise an error of this ``kind`` if frames of ``name`` would be too large."""
     if width * height > MAX_PIXELS:
         limit = f"{MAX_PIXELS / 1e6:g} million pixels"
-        raise InputError(f"{name}: pictures of {width}x{height} are not read, {limit} is the limit; scale them down")
+        raise kind(f"{name}: pictures of {width}x{height} are not read, {limit} is the limit; scale them down")
 
 
 def select_frames(

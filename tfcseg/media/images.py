@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import re
 import threading
-from collections.abc import Generator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -62,6 +62,13 @@ def read_image(path: Path) -> Image:
     Raises InputError if it is empty, damaged or not an image.
     """
     return _decode(path)[0]
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image as it is stored, without decoding it; InputError as of `read_image`."""
+    with _damage_told(path), open_picture(path) as picture:
+        check_size(path, *picture.size)
+        return picture.height, picture.width
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -167,10 +174,10 @@ def _decode(path: Path) -> tuple[Image, bool, bool]:
         raise InputError(f"{path}: the image is empty (0 bytes)")
     if data[4:12] in _AVIF and not PIL.features.check("avif"):
         raise InputError(f"{path}: this Pillow cannot read AVIF pictures; update it (11.3 or later), or convert to PNG")
-    try:
+    with _damage_told(path):
         if data.startswith(_PNG):  # its checksums are not looked at when it is decoded
-            _open(data).verify()
-        with _open(data) as picture:
+            open_picture(io.BytesIO(data)).verify()
+        with open_picture(io.BytesIO(data)) as picture:
             check_size(path, *picture.size)
             has_more = picture.format != "MPO" and getattr(picture, "is_animated", False)
             has_more |= picture.format == "JPEG" and _JPEG_SEAM in data
@@ -178,22 +185,28 @@ def _decode(path: Path) -> tuple[Image, bool, bool]:
             with suppress(Exception):  # a damaged note turns nothing
                 PIL.ImageOps.exif_transpose(picture, in_place=True)
             pixels = _pixels(picture)
-    except InputError:
-        raise
-    except Exception as error:  # for damaged files, Pillow raises errors of many kinds
-        what = "the image is cut off" if "truncated" in str(error).lower() else "not an image, or a damaged one"
-        raise InputError(f"{path}: {what}") from error
     if pixels.shape[2] == 3:
         return pixels, False, has_more
     return composite_on_black(pixels), bool(pixels[..., 3].min() < 255), has_more
 
 
-def _open(data: bytes) -> PIL.Image.Image:
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # for damaged files, Pillow raises errors of many kinds
+        what = "the image is cut off" if "truncated" in str(error).lower() else "not an image, or a damaged one"
+        raise InputError(f"{path}: {what}") from error
+
+
+def open_picture(file: Path | io.BytesIO, formats: tuple[str, ...] = _FORMATS) -> PIL.Image.Image:
     """Open a picture of any size, without decoding it: Pillow's own limit would not tell the size."""
     with _OPENING:
         limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
         try:
-            return PIL.Image.open(io.BytesIO(data), formats=_FORMATS)
+            return PIL.Image.open(file, formats=formats)
         finally:
             PIL.Image.MAX_IMAGE_PIXELS = limit
 

@@ -22,6 +22,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from tfcseg.errors import DataError, OutputError
 from tfcseg.files import errors_as, make_folder, replace_atomically
+from tfcseg.media.frames import check_size
+from tfcseg.media.images import open_picture
 
 Mask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 """(H, W) values: class indices or ids of instances."""
@@ -72,12 +74,13 @@ class MaskForm:
 
 
 def read_header(path: Path) -> PngHeader:
-    """Read the header of a mask; DataError if it is not a PNG, or of a kind that cannot hold values."""
+    """Read the header of a mask; DataError if it is not a PNG, too large, or of a kind that cannot hold values."""
     with errors_as(DataError, f"cannot read mask {str(path)!r}"), path.open("rb") as file:
         start = file.read(26)
     if start[:8] != _PNG_SIGNATURE or start[12:16] != b"IHDR" or len(start) < 26:
         raise DataError(f"mask {str(path)!r} is not a PNG file; masks are index PNGs")
     width, height, bits, colour_type = struct.unpack(">IIBB", start[16:26])
+    check_size(f"mask {str(path)!r}", width, height, DataError)
     header = PngHeader((height, width), bits, colour_type)
     is_gray = colour_type == 0 and bits in (1, 8, 16)
     if not (is_gray or colour_type == _PALETTE or (header.is_colour and bits == 8)):
@@ -94,14 +97,14 @@ def read_values(path: Path, colours: Colours | None = None) -> tuple[Mask, MaskF
     """
     header = read_header(path)
     try:
-        with PIL.Image.open(path, formats=("PNG",)) as picture:
+        with open_picture(path, ("PNG",)) as picture:
             if header.is_colour:
                 return _of_colours(path, np.asarray(picture.convert("RGB")), colours or {})
             palette = picture.palette.tobytes() if picture.mode == "P" and picture.palette else None
             form = MaskForm(picture.mode, header.bits, palette, picture.info.get("transparency"))
             values = np.asarray(picture)
             return values.astype(np.uint16) if form.mode == "I;16" else values.astype(np.uint8), form
-    except (OSError, SyntaxError, ValueError, zlib.error, PIL.Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, zlib.error) as error:
         raise DataError(f"mask {str(path)!r} is damaged: {error}") from error
 
 
@@ -235,11 +238,17 @@ def is_whole_mask(path: Path) -> bool:
 
 def read_mask(path: str | Path) -> Labels:
     """Read (H, W) class indices from a palette PNG or an 8-bit gray PNG; DataError for anything else."""
-    header = read_header(Path(path))
+    read_index_header(Path(path))
+    return read_values(Path(path))[0].astype(np.uint8, copy=False)
+
+
+def read_index_header(path: Path) -> PngHeader:
+    """Read the header of a mask of class indices; errors are those of `read_mask`."""
+    header = read_header(path)
     # Only these hold plain indices: Pillow stretches gray of fewer bits to 0..255.
     if not (header.colour_type == _PALETTE or header.kind == "8-bit gray"):
         raise DataError(f"mask {str(path)!r} is a PNG of {header.kind}; masks are palette or 8-bit gray PNGs")
-    return read_values(Path(path))[0].astype(np.uint8, copy=False)
+    return header
 
 
 def read_label_video(path: Path) -> Iterator[Labels]:

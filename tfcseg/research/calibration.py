@@ -129,6 +129,7 @@ def write_with_card(weights: Path, target: Path, change: Callable[[ModelCard], M
 
     Raises WeightsError and OutputError, as in reading and writing weights.
     """
+    content = read_registry(target.parent)
     card = change(read_card(weights))
     if is_ours(weights):
         sha256 = write_tensor_file(target, read_tensor_file(weights).tensors, card.to_metadata())
@@ -136,7 +137,6 @@ def write_with_card(weights: Path, target: Path, change: Callable[[ModelCard], M
         network = load_model(weights, device="cpu", precision="fp32", fold=False).network
         network.config = card.config
         sha256 = save_model(target, network, card, dtype=torch.float32)
-    content = read_registry(target.parent)
     for entry in content["models"].values():
         if entry["file"] == target.name:
             entry["sha256"] = sha256

@@ -92,8 +92,6 @@ def student_network(model: LoadedModel) -> Network:
 
 def open_teacher(path: Path) -> tuple[Teacher, LabelSet]:
     """Load a teacher with its classes; DataError without such a file, or for an unknown number of classes."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such teacher; teachers are .tflite files")
     teacher = Teacher(path, threads=torch.get_num_threads())  # those of a worker may be few
     labels = TEACHER_LABELS.get(teacher.num_classes)
     if labels is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from tfcseg.model.config import ModelConfig
 from tfcseg.model.options import MODEL_FIELDS, InferenceOptions
 from tfcseg.model.things import Things
 from tfcseg.research.paper import SCORES
+from tfcseg.spelling import one_line
 from tfcseg.training.networks import THINGS_OF, trained_on_without_things
 from tfcseg.training.teachers import load_things
 from tfcseg.training.truth import VOC_NAMES
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, save_model
-from tfcseg.weights.model_card import TEXT_LIMIT, ModelCard
+from tfcseg.weights.model_card import NAME_LIMIT, TEXT_LIMIT, ModelCard, joined_origin
 from tfcseg.weights.registry import read_registry, write_registry
 
 DRAWN_BETTER = ("person", "car")  # rivals in the second network: the image network finds and draws them better
@@ -85,10 +86,10 @@ def publish(
         model.card,
         name=name,
         config=config,
-        description=description,
+        description=one_line(description, TEXT_LIMIT),
         measured={**fitted, **measured},
-        trained_on=trained_on or model.card.trained_on,
-        licence=licence or model.card.licence,
+        trained_on=one_line(trained_on or model.card.trained_on, TEXT_LIMIT),
+        licence=one_line(licence or model.card.licence, TEXT_LIMIT),
     )
     target = folder / f"{name}.safetensors"
     sha256 = save_model(target, model.network, card, dtype=torch.float16)
@@ -108,7 +109,7 @@ def _with_defaults(config: ModelConfig, given: InferenceOptions) -> ModelConfig:
 
 def check_registry(folder: Path, name: str) -> dict[str, Any]:
     """Read the registry of ``folder`` and check that a model can have this ``name``; WeightsError otherwise."""
-    if Path(name).name != name or not name:
+    if Path(name).name != name or not name.isprintable() or not 0 < len(name) <= NAME_LIMIT:
         raise WeightsError(f"{name!r} cannot be the name of a model; use letters, digits, - and _")
     return {"default": name, **read_registry(folder)}
 
@@ -125,7 +126,7 @@ def add_things(weights: Path, source: str | Path, out: Path) -> ModelCard:
     numbers, (low, high) = model.card.preprocessing, _CENTRED
     if not all(low <= value <= high for value in (*numbers.mean, *numbers.std)):
         raise WeightsError(f"{model.card.name} has a mean of {numbers.mean}; the second network needs about 127.5")
-    names, found = _read_things(source)
+    names, found, licence = _read_things(source)
     known = [at for at, name in enumerate(names) if name in model.labels.names]
     rivals = [at for at in known if names[at] in DRAWN_BETTER]
     used = [at for at in known if at not in rivals]
@@ -144,22 +145,33 @@ def add_things(weights: Path, source: str | Path, out: Path) -> ModelCard:
         rivals=tuple(model.labels.index(names[at]) for at in rivals),
         defaults=replace(network.config.defaults, things_share=1.0),
     )
-    origin = f"{trained_on_without_things(model.card)}{THINGS_OF}{Path(source).stem}"[-TEXT_LIMIT:]
-    card = replace(model.card, config=config, measured={}, trained_on=origin, created_with=created_with())
+    card = replace(
+        model.card,
+        config=config,
+        measured={},
+        trained_on=joined_origin((trained_on_without_things(model.card), Path(source).stem), THINGS_OF),
+        licence=_all_of((model.card.licence, licence)),
+        created_with=created_with(),
+    )
     save_model(out, network, card, dtype=torch.float16)
     return card
 
 
-def _read_things(source: str | Path) -> tuple[list[str], Things]:
-    """A second network, and the names of its outputs; the first is the background."""
+def _read_things(source: str | Path) -> tuple[list[str], Things, str]:
+    """The names of a second network's outputs, of which the first is the background, the network, and its licence."""
     if Path(source).suffix == ".tflite":
         network = Things(len(VOC21) - 1)
         load_things(network, source)
-        return [VOC_NAMES.get(name, name) for name in VOC21], network
+        return [VOC_NAMES.get(name, name) for name in VOC21], network, ""
     model = load_model(source, device="cpu", precision="fp32", fold=False)
     if model.network.things is None:
         raise WeightsError(f"{model.card.name} has no second network; give tfc-mosaic, or a .tflite file")
-    return [VOC21[0], *(name for name, _ in _outputs(model))], model.network.things
+    return [VOC21[0], *(name for name, _ in _outputs(model))], model.network.things, model.card.licence
+
+
+def _all_of(texts: Iterable[str]) -> str:
+    """Entry for the card of a model that was made of several, each of which has one."""
+    return joined_origin(dict.fromkeys(texts), "; and ")
 
 
 CLASSIFIER = "decode_head.classifier."
@@ -206,7 +218,8 @@ def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
 def average_files(out: Path, parts: Sequence[str]) -> ModelCard:
     """Average ``parts``, each ``WEIGHTS=SHARE``, and write the file ``out``; returns its card.
 
-    The card is that of the first file without its measurements; the description names all files. Raises UsageError for
+    The card is that of the first file without its measurements; data and licences are those of all, and the description
+    names them. Raises UsageError for
     an invalid part, WeightsError for networks of different shapes.
     """
     models, shares = [], []
@@ -231,7 +244,8 @@ def average_files(out: Path, parts: Sequence[str]) -> ModelCard:
     card = replace(
         first.card,
         measured={},
-        trained_on="; and ".join(dict.fromkeys(model.card.trained_on for model in models))[:TEXT_LIMIT],
+        trained_on=_all_of(model.card.trained_on for model in models),
+        licence=_all_of(model.card.licence for model in models),
         created_with=created_with(),
         description=f"mean of the weights of {', '.join(named)}"[:TEXT_LIMIT],
     )

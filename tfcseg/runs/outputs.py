@@ -197,7 +197,8 @@ def _acquire(folder: Path, path: Path) -> int:
         with suppress(FileNotFoundError):  # another run ended meanwhile and removed it
             if os.path.samestat(os.fstat(number), path.stat()):
                 os.ftruncate(number, 0)
-                os.pwrite(number, str(os.getpid()).encode(), 0)
+                with suppress(OSError):  # a full disk, which is told by what is written next
+                    os.pwrite(number, str(os.getpid()).encode(), 0)
                 return number
         os.close(number)
     raise OutputError(f"cannot lock {str(folder)!r}: its lock keeps changing; choose another folder")

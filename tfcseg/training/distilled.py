@@ -18,7 +18,17 @@ from tfcseg.spelling import count_of
 from tfcseg.training.datasets import ClipSource, CollageSource, PseudoClipSource, Source, StillSource, Weighted
 from tfcseg.training.foreground import PERSON, PLANT
 from tfcseg.training.fusion import fuse_media, is_street
-from tfcseg.training.labelling import Taught, alone_in, defect_of, examine, find_media, label_media, refuse
+from tfcseg.training.labelling import (
+    Taught,
+    alone_in,
+    defect_of,
+    examine,
+    find_media,
+    is_image,
+    label_media,
+    mask_defect_of,
+    refuse,
+)
 from tfcseg.training.recipes import Material, TrainOptions
 from tfcseg.training.teachers import taught_labels, teachers_by_classes
 from tfcseg.training.truth import truth_of
@@ -53,8 +63,8 @@ def distilled_material(
 
     Raises DataError for damaged files, unless ``skip_bad``.
     """
-    found = find_media(media)
-    examined = list(zip(found, examine(defect_of, found), strict=True))
+    found, labels = find_media(media), taught_labels(teachers)
+    examined = list(zip(found, examine(_defect_in_set if labels is SCENES else defect_of, found), strict=True))
     defects = [f"{path}: {defect}" for path, defect in examined if defect]
     sound = [path for path, defect in examined if not defect]
     if not skip_bad:
@@ -90,12 +100,17 @@ def distilled_material(
     if clips:
         sources.append(ClipSource(clips, options.crop, length, clip_weights))
         shares.append(clip_share)
-    labels = taught_labels(teachers)
     seen = count_of(len(kept), "photo") + (f" and {count_of(len(clips), 'video clip')}" if clips else "")
     if labels is SCENES and drawn.any():
         seen += f", {drawn.sum()} of them with masks drawn by people"
     description = f"distilled from {', '.join(path.stem for path in teachers)} on {seen}"
     return Material(sources, shares, validation, labels, description, left_out=defects + unlabelled)
+
+
+def _defect_in_set(path: Path) -> str | None:
+    """Defect of an image or video, or of an image's mask, which would be told after all labelling."""
+    truth = truth_of(path) if is_image(path) else None
+    return defect_of(path) or (None if truth is None else mask_defect_of(truth.mask))
 
 
 def _label(media: Sequence[Path], teachers: Sequence[Path], cache: Path, progress: OnStep) -> list[Taught]:

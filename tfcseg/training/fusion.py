@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tfcseg.files import make_folder
 from tfcseg.labels.label_sets import ADE31, CITYSCAPES19, NO_CLASS, SCENES, VOC21
 from tfcseg.machine import available_cores
 from tfcseg.media.masks import read_mask
@@ -215,7 +216,7 @@ def fuse_media(
     it stopped. Raises DataError for a mask that cannot be read.
     """
     folder = cache / "fused"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     things_of, street_of = ({each.source: each.labels for each in found} for found in (things, street))
     kept = [each for each in scene if each.source in things_of]
     jobs: list[tuple[Sequence[Path], Truth | None, Path]] = []
@@ -224,7 +225,7 @@ def fuse_media(
         taught = (each.labels, things_of[each.source], *in_street)
         truth = None if each.frames else truth_of(each.source)
         jobs.append((taught, truth, folder / f"{_key(taught, truth)}.npy"))
-    missing = [job for job in jobs if not job[-1].exists()]
+    missing = list({job[-1]: job for job in jobs if not job[-1].exists()}.values())  # copies are fused once
     with ThreadPoolExecutor(available_cores()) as pool:  # NumPy releases the GIL
         for done, _ in enumerate(pool.map(lambda job: _fuse(*job), missing), start=1):
             progress(done, len(missing))

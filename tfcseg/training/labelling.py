@@ -2,7 +2,7 @@
 
 Layout of the cache (whatever is deleted is made again):
 
-    stills/<key>.npy                     (GRID, GRID, K) uint8 soft labels; <key> = hash of teachers, path and size
+    stills/<key>.npy                     (GRID, GRID, K) uint8 soft labels; <key> = hash of teachers and content
     clips/<key>/00000.jpg ...            frames of a video, short side at most CLIP_SIDE_PX, about CLIP_RATE_HZ
     clips/<key>/labels.npy               (T, GRID, GRID, K) uint8 soft labels, averaged over time
 """
@@ -30,12 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError, InputError, TfcsegError
-from tfcseg.files import output_errors, replace_atomically
-from tfcseg.interrupts import end_with_parent, ignore_interrupts
+from tfcseg.files import make_folder, output_errors, replace_atomically
+from tfcseg.interrupts import end_with_parent, ignore_interrupts, unseen_interrupts
 from tfcseg.machine import available_cores
-from tfcseg.media.images import natural_key, read_image
+from tfcseg.media.images import natural_key, read_image, read_size
+from tfcseg.media.masks import read_index_header
 from tfcseg.media.reader import open_frames, probe
-from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES, fingerprint
 from tfcseg.options import OnStep
 from tfcseg.spelling import first_of
 from tfcseg.training.augment import as_bytes, by_channels
@@ -94,13 +95,10 @@ def label_media(
 
     Media that cannot be decoded are left out. A killed run resumes: files get their names when they are complete.
     """
-    (cache / "stills").mkdir(parents=True, exist_ok=True)
-    (cache / "clips").mkdir(parents=True, exist_ok=True)
-    signature, jobs = _signature(teachers), list[tuple[Path, Path]]()
-    for path in media:
-        key = _key(signature, path)
-        jobs.append((path, cache / "stills" / f"{key}.npy" if is_image(path) else cache / "clips" / key / _OF_CLIP))
-    missing = [job for job in jobs if not _is_complete(job[1])]
+    for kind in ("stills", "clips"):
+        make_folder(cache / kind)
+    jobs = list(zip(media, _places(media, teachers, cache), strict=True))
+    missing = list({job[1]: job for job in jobs if not _is_complete(job[1])}.values())  # copies are labelled once
     if missing:
         workers = min(available_cores(), len(missing))
         context = get_context("spawn")  # forking a process that runs torch threads may deadlock
@@ -108,7 +106,9 @@ def label_media(
         try:
             with ProcessPoolExecutor(workers, context, _start_worker, (tuple(teachers), stopped)) as pool:
                 try:
-                    for done, _ in enumerate(pool.map(_label_file, missing, chunksize=1), start=1):
+                    with unseen_interrupts():
+                        labelled = pool.map(_label_file, missing, chunksize=1)
+                    for done, _ in enumerate(labelled, start=1):
                         progress(done, len(missing))
                 finally:
                     stopped.set()  # the pool waits for its workers, and a video may take hours
@@ -130,17 +130,14 @@ def _is_complete(labels: Path) -> bool:
     return labels.exists() and (labels.name != _OF_CLIP or any(labels.parent.glob("*.jpg")))
 
 
-def _signature(teachers: Sequence[Path]) -> str:
-    digest = hashlib.sha256(b"labels-2")
-    for path in teachers:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _key(signature: str, path: Path) -> str:
-    return hashlib.sha256(
-        f"{signature}\n{path.resolve()}\n{path.stat().st_size}".encode("utf-8", "surrogateescape")
-    ).hexdigest()[:24]
+def _places(media: Sequence[Path], teachers: Sequence[Path], cache: Path) -> Iterator[Path]:
+    """Where the labels of each image and video belong: other content, or other teachers, have other places."""
+    signature = hashlib.sha256(b"labels-3")
+    for teacher in teachers:
+        signature.update(teacher.read_bytes())
+    for path, content in zip(media, examine(fingerprint, media), strict=True):
+        key = hashlib.sha256(f"{signature.hexdigest()}\n{content}".encode()).hexdigest()[:24]
+        yield cache / "stills" / f"{key}.npy" if is_image(path) else cache / "clips" / key / _OF_CLIP
 
 
 _worker_teachers: list[Teacher] = []
@@ -159,7 +156,7 @@ def _label_file(job: tuple[Path, Path]) -> None:
     source, labels = job
     with suppress(DataError, InputError):  # reported by the caller, which finds no labels
         if labels.name == _OF_CLIP:
-            labels.parent.mkdir(exist_ok=True)
+            make_folder(labels.parent)
             save_rows(labels, steadied(_labelled_frames(source, labels.parent)))
         else:
             save_labels(labels, soft_labels(_worker_teachers, read_image(source), tiles=True))
@@ -183,10 +180,18 @@ def alone_in(cache: Path, notify: Callable[[str], None]) -> Iterator[None]:
         os.close(number)
 
 
+def save_frame(folder: Path, number: int, jpeg: bytes) -> None:
+    """Write a frame of a clip beside its labels; OutputError on failure."""
+    path = folder / f"{number:05d}.jpg"
+    with output_errors(f"cannot write {str(path)!r}"):
+        path.write_bytes(jpeg)
+
+
 def save_labels(path: Path, array: NDArray[np.uint8]) -> None:
     """Write labels, complete or not at all; OutputError on failure."""
     with replace_atomically(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
+        _write_header(file, array.shape)
+        file.write(np.ascontiguousarray(array).data)  # np.save would not say why it failed
 
 
 def save_rows(path: Path, rows: Iterable[NDArray[np.uint8]]) -> None:
@@ -220,7 +225,7 @@ def _labelled_frames(video: Path, folder: Path) -> Iterator[tuple[NDArray[np.uin
             image = as_bytes(cv2.resize(frame.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
             bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
             jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-            (folder / f"{number:05d}.jpg").write_bytes(jpeg.tobytes())
+            save_frame(folder, number, jpeg.tobytes())
             yield image, soft_labels(_worker_teachers, image, tiles=False)
 
 
@@ -288,7 +293,7 @@ _WHOLE = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
 
 
 def defect_of(path: Path) -> str | None:
-    """Describe what is wrong with an image or a video; None if nothing is. Only unusual images are decoded."""
+    """Describe what is wrong with an image or a video; None if nothing is. Only unusual images are decoded whole."""
     try:
         if not is_image(path):
             probe(path)
@@ -300,9 +305,8 @@ def defect_of(path: Path) -> str | None:
             last = file.read()
         if size == 0:
             return "empty"
-        if any(first.startswith(begin) and last.endswith(end) for begin, end in _WHOLE.items()):
-            return None
-        read_image(path)
+        is_whole = any(first.startswith(begin) and last.endswith(end) for begin, end in _WHOLE.items())
+        read_size(path) if is_whole else read_image(path)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     except InputError as error:
@@ -310,8 +314,19 @@ def defect_of(path: Path) -> str | None:
     return None
 
 
+def mask_defect_of(path: Path) -> str | None:
+    """Describe what is wrong with a mask of class indices; None if nothing is."""
+    if defect := defect_of(path):
+        return f"mask {defect}"
+    try:
+        read_index_header(path)
+    except DataError as error:
+        return str(error)
+    return None
+
+
 def examine(check: Callable[[_T], str | None], items: Iterable[_T]) -> list[str | None]:
-    """Run ``check`` on all items in threads; results in the order of ``items``."""
+    """Run ``check`` on all items in threads, since it reads files; results in the order of ``items``."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(check, items))
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from tfcseg.errors import TfcsegError, WeightsError
-from tfcseg.files import replace_atomically, sync
+from tfcseg.files import make_folder, output_errors, replace_atomically, sync
 from tfcseg.interrupts import noted_interrupts, unseen_interrupts
 from tfcseg.model.options import CORRELATIONS, PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter
@@ -85,7 +85,7 @@ class Trainer:
 
         After Ctrl-C or SIGTERM the step is finished, a checkpoint saved and KeyboardInterrupt raised.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self._resume()
         started, first = time.perf_counter(), self.step
         interval: list[dict[str, float]] = []
@@ -195,7 +195,8 @@ class Trainer:
     def _log(self, record: dict[str, Any]) -> None:
         if self.rank:
             return
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        path = self.folder / "log.jsonl"
+        with output_errors(f"cannot write {str(path)!r}"), path.open("a", encoding="utf-8") as log:
             log.write(json.dumps({"time": round(time.time(), 1), **record}) + "\n")
         self.report(record)
 

@@ -19,7 +19,15 @@ from tfcseg.training.recipes import Material, TrainOptions
 from tfcseg.training.teachers import load_mosaic_weights
 from tfcseg.weights.convert import ConvertedEncoder, convert_pretrained
 from tfcseg.weights.loading import created_with, find_weights, is_ours, load_model, read_card
-from tfcseg.weights.model_card import IMAGENET_PREPROCESSING, NAME_LIMIT, TEXT_LIMIT, ModelCard, Preprocessing
+from tfcseg.weights.model_card import (
+    IMAGENET_PREPROCESSING,
+    NAME_LIMIT,
+    NOT_STATED,
+    TEXT_LIMIT,
+    ModelCard,
+    Preprocessing,
+    joined_origin,
+)
 
 PREPROCESSING = {
     "mosaic": Preprocessing(544, (128.0, 128.0, 128.0), (127.5, 127.5, 127.5)),
@@ -35,16 +43,17 @@ def start_network(
     backbone: str, labels: LabelSet, init: str | Path | None, *, embed_dim: int | None = None
 ) -> tuple[TFCSegmenter, ModelCard]:
     """Network and card to start from: weights of ``init``, else ImageNet's for Lite0, else random. `trained_card`
-    replaces the card's name, licence and description.
+    replaces the card's name and description.
 
     ``init`` is a tfcseg model; or a published SegFormer or ImageNet-trained Mix Transformer, as a file or a Hugging
     Face folder; or a published TensorFlow Lite file of MOSAIC's encoder. Classes of the same names keep their weights.
     """
     path = None if init is None else Path(init)
     is_mosaic = path is not None and path.suffix == ".tflite"
-    if path is not None and not is_mosaic:
-        if path.exists() and not is_ours(path):  # else it may be the name of a model
-            return _published_network(path, labels)
+    if init is not None and not is_mosaic:
+        found, _ = find_weights(init)
+        if not is_ours(found):
+            return _published_network(found, labels)
         loaded = load_model(str(init), device="cpu", precision="fp32", fold=False)
         return with_classes(loaded.network, loaded.card, labels)
     backbone = "mosaic" if is_mosaic else backbone
@@ -95,13 +104,27 @@ def start_supervised(
 
 
 def _published_network(path: Path, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
-    """Convert a published network. Its card only names the file, which does not state the training data."""
     found = convert_pretrained(path)
     if isinstance(found, ConvertedEncoder):
         network, card = start_network(found.backbone, labels, None)
         network.load_state_dict({**network.state_dict(), **found.state_dict})
-        return network, replace(card, trained_on=f"backbone: {path.resolve().name}")
-    return with_classes(found.network, replace(found.card, trained_on=path.resolve().name), labels)
+        name, data, licence = found.origin
+        return network, replace(card, trained_on=f"backbone: {_named(name, data)}", licence=licence)
+    card = replace(found.card, trained_on=_named(found.card.name, found.card.trained_on))
+    return with_classes(found.network, card, labels)
+
+
+def _named(name: str, trained_on: str) -> str:
+    """Name of a published network, and its training data if they are stated."""
+    return name if trained_on == NOT_STATED else f"{name} ({trained_on})"
+
+
+def is_image_network(init: str) -> bool:
+    """Whether ``init`` has a decode head; a backbone alone labels nothing yet."""
+    if Path(init).suffix == ".tflite":
+        return False
+    path, _ = find_weights(init)
+    return is_ours(path) or not isinstance(convert_pretrained(path), ConvertedEncoder)
 
 
 def with_classes(network: TFCSegmenter, card: ModelCard, labels: LabelSet) -> tuple[TFCSegmenter, ModelCard]:
@@ -138,21 +161,22 @@ def trained_on_without_things(card: ModelCard) -> str:
     return re.sub(f"{THINGS_OF}[^;]*", "", card.trained_on)
 
 
-def trained_card(start: ModelCard, material: Material, options: TrainOptions, *, name: str, licence: str) -> ModelCard:
-    """Card of the trained network, whose initial card was ``start``; its measurements no longer hold. Of a history that
-    is too long for a card, the end is kept."""
+def trained_card(
+    start: ModelCard, material: Material, options: TrainOptions, *, name: str, licence: str | None
+) -> ModelCard:
+    """Card of the trained network, whose initial card was ``start``; its measurements no longer hold, its licence does
+    unless another ``licence`` is given."""
     description = (
         f"stage {options.stage}: {options.steps} steps of {options.batch * processes_in_all()} samples "
         f"of {options.crop} px, learning rate {options.learning_rate:g}, seed {options.seed}"
         + "".join(f", {Path(folder).name} {weight:g} times as often" for folder, weight in options.folder_weights)
     )
-    history = "; then ".join(filter(None, (start.trained_on, material.description)))
     return replace(
         start,
         name=one_line(name, NAME_LIMIT),
         config=replace(start.config, repairs=start.config.repairs or options.stage != "image"),
-        trained_on=one_line(history[-TEXT_LIMIT:], TEXT_LIMIT),
-        licence=one_line(licence, TEXT_LIMIT),
+        trained_on=joined_origin((start.trained_on, material.description)),
+        licence=one_line(licence or start.licence or NOT_STATED, TEXT_LIMIT),
         measured={},
         created_with=created_with(),
         description=one_line(description, TEXT_LIMIT),

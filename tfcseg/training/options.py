@@ -43,7 +43,7 @@ class TrainRequest:
         Option(
             "image (the image network), tfc (clips of one interval) or attention (the sparse attention alone).",
             choices=STAGES,
-            default_text="tfc; image with --teachers and without --init",
+            default_text="tfc; image with --teachers, unless --init has a head",
         ),
     ] = None
     backbone: Annotated[
@@ -99,7 +99,9 @@ class TrainRequest:
     seed: Annotated[int, Option("Random seed.", low=0)] = 0
     skip_bad: Annotated[bool, Option("Skip damaged files instead of stopping.")] = False
     name: Annotated[str | None, Option("Name of the model in its card.", default_text="the output folder's")] = None
-    licence: Annotated[str, Option("Licence of the model in its card.")] = "not stated"
+    licence: Annotated[
+        str | None, Option("Licence of the model in its card.", default_text="that of --init, else not stated")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

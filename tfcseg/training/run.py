@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,22 @@ import torch
 
 from tfcseg.errors import DataError, UsageError
 from tfcseg.evaluation.vspw import LABEL_FILE, open_vspw
-from tfcseg.files import make_folder, removed_if_unused
+from tfcseg.files import make_folder, refuse_inputs, removed_if_unused
 from tfcseg.machine import available_cores, has_bfloat16
 from tfcseg.media.source import absolute
 from tfcseg.model.config import HEADS
 from tfcseg.model.options import SIZE_MULTIPLE
 from tfcseg.options import OnProgress, check
+from tfcseg.runs.outputs import folder_lock
+from tfcseg.spelling import one_line
 from tfcseg.training.distilled import distilled_material
 from tfcseg.training.loop import Trainer
-from tfcseg.training.networks import refuse_new_classes, start_network, start_supervised, trained_card
+from tfcseg.training.networks import is_image_network, refuse_new_classes, start_network, start_supervised, trained_card
 from tfcseg.training.options import TrainRequest
 from tfcseg.training.processes import (
     end_processes,
     first_process_first,
+    is_first_process,
     process_device,
     processes_here,
     start_processes,
@@ -36,7 +39,7 @@ from tfcseg.training.recipes import Material, TrainOptions, recipe_options
 from tfcseg.training.supervised import vspw_material
 from tfcseg.training.teachers import taught_labels, teacher_files
 from tfcseg.weights.loading import exact_dtype, resolve_device
-from tfcseg.weights.model_card import NAME_LIMIT, parse_card
+from tfcseg.weights.model_card import NAME_LIMIT, parse_card, refuse_name
 
 DISTILLED_BACKBONE, SUPERVISED_BACKBONE = "efficientnet_lite0", "mit_b0"
 DISTILLED_CROP_PX, SUPERVISED_CROP_PX = 448, 480
@@ -98,6 +101,8 @@ def train(request: TrainRequest, listener: TrainListener | None = None) -> Train
     SIGTERM, a checkpoint is saved and KeyboardInterrupt raised.
     """
     plan = plan_training(request)
+    written = [request.output / f"{name}.safetensors" for name in ("best", "last")]
+    refuse_inputs(written, filter(None, [request.init]))
     logger.info(
         "stage %s: %d steps of %d samples of %d px on %s in %s, %d threads and %d workers",
         *(plan.options.stage, plan.options.steps, plan.options.batch, plan.options.crop),
@@ -107,6 +112,8 @@ def train(request: TrainRequest, listener: TrainListener | None = None) -> Train
         torch.set_num_threads(plan.threads)
     with removed_if_unused(request.output), ExitStack() as stack:
         make_folder(request.output)
+        if is_first_process():
+            stack.enter_context(folder_lock(request.output))
         stack.callback(end_processes)
         start_processes(plan.device)
         trainer = _trainer(request, plan, listener or TrainListener())
@@ -126,6 +133,7 @@ def _trainer(request: TrainRequest, plan: TrainPlan, listener: TrainListener) ->
     torch.manual_seed(request.seed)
     stage = plan.options.stage
     labels = taught_labels(plan.teachers) if plan.teachers else open_vspw(request.data[0], "train").labels
+    labels = replace(labels, name=one_line(labels.name, NAME_LIMIT))  # that of the folder
     if stage == "attention":
         refuse_new_classes(plan.options.init, labels)
     if plan.teachers:
@@ -178,8 +186,9 @@ def plan_training(request: TrainRequest) -> TrainPlan:
     check(request)
     _check_data(request)
     is_supervised = not request.teachers
-    stage = request.stage or ("tfc" if is_supervised or request.init else "image")
-    _check_options(request, stage)
+    has_head = request.init is not None and (is_supervised or is_image_network(request.init))
+    stage = request.stage or ("tfc" if is_supervised or has_head else "image")
+    _check_options(request, stage, has_head=has_head)
     same = ("init", "steps", "batch", "learning_rate", "bce_weight", "seed")
     given = {
         "crop": request.crop or (SUPERVISED_CROP_PX if is_supervised else DISTILLED_CROP_PX),
@@ -215,20 +224,19 @@ def training_precision(precision: str, device: torch.device) -> torch.dtype:
     return _PRECISIONS[precision]
 
 
-def _check_options(request: TrainRequest, stage: str) -> None:
+def _check_options(request: TrainRequest, stage: str, *, has_head: bool) -> None:
     """Raise UsageError for options that do not go together."""
-    name, width, crop = request.name, request.embed_dim, request.crop
+    refuse_name(request.name)
+    width, crop = request.embed_dim, request.crop
     has_init, is_supervised = request.init is not None, not request.teachers
     wrong = {
-        f"--name must be one line of 1 to {NAME_LIMIT} characters": name is not None
-        and not (0 < len(name) <= NAME_LIMIT and name.isprintable()),
         f"--embed-dim {width} is not a multiple of {HEADS}, the attention's heads": width is not None
         and (width < 1 or width % HEADS),
         "--embed-dim is set by the model given with --init; leave it out": width is not None and has_init,
         f"--crop {crop} is not a multiple of {SIZE_MULTIPLE}": crop is not None and crop % SIZE_MULTIPLE,
         "--size is for VSPW folders only; with --teachers the size varies": request.size is not None
         and not is_supervised,
-        f"stage {stage} starts from an image network; give it with --init": not has_init
+        f"stage {stage} starts from an image network; give one of --stage image with --init": not has_head
         and (stage == "attention" or (stage == "tfc" and not is_supervised)),
         "--bce-weight needs --stage tfc": request.bce_weight is not None and stage != "tfc",
         "--cache needs --teachers, whose labels it keeps": request.cache is not None and is_supervised,

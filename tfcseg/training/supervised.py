@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import PIL.Image
 import torch
 from numpy.typing import NDArray
 
 from tfcseg.errors import DataError
 from tfcseg.evaluation.vspw import VspwDataset, VspwFrame, open_vspw, read_target
 from tfcseg.labels.label_sets import NO_CLASS
-from tfcseg.media.images import read_image
+from tfcseg.media.images import read_image, read_size
+from tfcseg.media.masks import read_header
 from tfcseg.model.options import KEYFRAME_INTERVAL
 from tfcseg.spelling import count_of
 from tfcseg.training.augment import View, draw_at_times, view_hard_labels, view_image
 from tfcseg.training.datasets import Sample
-from tfcseg.training.labelling import defect_of, examine, refuse
+from tfcseg.training.labelling import defect_of, examine, mask_defect_of, refuse
 from tfcseg.training.recipes import Material, TrainOptions
 
 
@@ -110,20 +110,14 @@ def find_sound_frames(dataset: VspwDataset) -> Sound:
 
 
 def _defect(frame: VspwFrame) -> str | None:
-    for kind, path in (("image", frame.image), ("mask", frame.mask)):
-        defect = "missing" if path is None else defect_of(path)
-        if defect:
-            return f"{kind} {defect}"
-    try:
-        with PIL.Image.open(frame.image) as image, PIL.Image.open(frame.mask) as mask:  # type: ignore[arg-type]
-            kind, mask_size, image_size = mask.mode, mask.size, image.size
-    except (OSError, SyntaxError, ValueError):
-        return "image or mask has a damaged header"
-    if kind not in {"L", "P"}:
-        return "mask is a colour picture"
-    if mask_size != image_size:
-        return f"mask is {mask_size[0]}×{mask_size[1]}, its image {image_size[0]}×{image_size[1]}"
-    return None
+    if frame.image is None or frame.mask is None:
+        return f"{'image' if frame.image is None else 'mask'} missing"
+    if defect := defect_of(frame.image):
+        return f"image {defect}"
+    if defect := mask_defect_of(frame.mask):
+        return defect
+    (height, width), mask = read_size(frame.image), read_header(frame.mask).size
+    return None if mask == (height, width) else f"mask is {mask[1]}×{mask[0]}, its image {width}×{height}"
 
 
 RESIZE_RANGE = (0.5, 2.0)

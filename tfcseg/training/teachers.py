@@ -179,6 +179,8 @@ def open_interpreter(path: str | Path, *, has_delegates: bool = True, **settings
         raise UsageError("TensorFlow Lite files need ai-edge-litert; run: pip install ai-edge-litert") from None
     if not has_delegates:
         settings["experimental_op_resolver_type"] = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file")
     try:
         network = Interpreter(str(path), **settings)
         network.allocate_tensors()

@@ -23,7 +23,7 @@ from tfcseg.model.config import NUM_LEVELS, ModelConfig
 from tfcseg.model.options import PAPER_OPTIONS
 from tfcseg.model.tfc import TFCSegmenter, build_segmenter
 from tfcseg.weights.model_card import ModelCard
-from tfcseg.weights.published import published_card, read_config
+from tfcseg.weights.published import Origin, published_card, published_origin, read_config
 from tfcseg.weights.segformer_file import ADVICE, SegformerFile, read_segformer_file
 from tfcseg.weights.tensor_file import check_fits
 
@@ -95,6 +95,7 @@ class ConvertedEncoder(NamedTuple):
 
     state_dict: dict[str, Tensor]  # tensors of the network's ``backbone``, by their names in the whole network
     backbone: str
+    origin: Origin
 
 
 def convert_segformer(path: str | Path) -> ConvertedModel:
@@ -119,7 +120,7 @@ def convert_pretrained(path: str | Path) -> ConvertedModel | ConvertedEncoder:
     backbone = _infer_backbone(path, renamed)
     expected = build_without_values(ModelConfig(backbone, 8, 1)).state_dict()
     check_fits(path, renamed, {name: expected[name] for name in expected if name.startswith("backbone.")})
-    return ConvertedEncoder(renamed, backbone)
+    return ConvertedEncoder(renamed, backbone, published_origin(path))
 
 
 def _convert_model(source: SegformerFile) -> ConvertedModel:

@@ -23,10 +23,11 @@ from tfcseg.labels.label_sets import LabelSet
 from tfcseg.machine import has_bfloat16
 from tfcseg.model.config import ModelConfig
 from tfcseg.model.tfc import TFCSegmenter
+from tfcseg.spelling import one_line
 from tfcseg.weights.convert import build_without_values, convert_segformer
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.weights.hub import find_on_hub, hub_name
-from tfcseg.weights.model_card import FORMAT, ModelCard, parse_card
+from tfcseg.weights.model_card import FORMAT, TEXT_LIMIT, ModelCard, parse_card, refuse_name
 from tfcseg.weights.registry import REGISTRY, locate_weights
 from tfcseg.weights.segformer_file import refuse_other_format
 from tfcseg.weights.tensor_file import check_fits, read_tensor_file, write_tensor_file
@@ -159,14 +160,17 @@ def _one_thread() -> Iterator[None]:
 def convert(source: str | Path, target: Path, *, name: str | None = None, licence: str | None = None) -> ModelCard:
     """Write a published SegFormer as a tfcseg file at its own precision; returns the card.
 
-    ``name`` and ``licence`` replace what the source states. Raises WeightsError if ``source`` cannot be used or is
-    already a tfcseg file, OutputError if ``target`` cannot be written.
+    ``name`` and ``licence`` replace what the source states. Raises UsageError for a name that fits into no card,
+    WeightsError if ``source`` cannot be used or is already a tfcseg file, OutputError if ``target`` cannot be written.
     """
+    refuse_name(name)
     path, _ = find_weights(source)
     if is_ours(path):
         raise WeightsError(f"{path} is already a tfcseg model; use it directly")
     found = convert_segformer(path)
-    card = replace(found.card, name=name or found.card.name, licence=licence or found.card.licence)
+    card = replace(
+        found.card, name=name or found.card.name, licence=one_line(licence or found.card.licence, TEXT_LIMIT)
+    )
     save_model(target, found.network, card, dtype=found.dtype)
     return card
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tfcseg.errors import DataError, WeightsError
+from tfcseg.errors import DataError, UsageError, WeightsError
 from tfcseg.files import parse_json
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet
 from tfcseg.model.config import EVIDENCE, ModelConfig
@@ -25,6 +25,7 @@ FORMAT = "tfcseg-1"
 
 NAME_LIMIT = 100
 TEXT_LIMIT = 2000
+NOT_STATED = "not stated"
 _TEXTS = {"name": NAME_LIMIT} | dict.fromkeys(("trained_on", "licence", "created_with", "description"), TEXT_LIMIT)
 _OBJECTS = ("config", "labels", "preprocessing", "measured")
 _CONFIG_BOUNDS = {
@@ -100,6 +101,18 @@ def parse_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
         )
     except ValueError as error:
         raise WeightsError(f"{path}: its card is damaged ({one_line(str(error), 200)}); get it again") from None
+
+
+def refuse_name(name: str | None) -> None:
+    """Raise UsageError for a name that fits into no card."""
+    if name is not None and not (0 < len(name) <= NAME_LIMIT and name.isprintable()):
+        raise UsageError(f"--name must be one line of 1 to {NAME_LIMIT} characters")
+
+
+def joined_origin(parts: Iterable[str], link: str = "; then ") -> str:
+    """Join what is known of a model's origin to a line for its card; of one that is too long, the end is kept."""
+    line = link.join(filter(None, parts))
+    return one_line(line, len(line))[-TEXT_LIMIT:]
 
 
 def _entry(metadata: Mapping[str, str], key: str, parse: Callable[[dict[str, object]], _T]) -> _T:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfcseg.errors import DataError, WeightsError
 from tfcseg.labels.label_sets import ADE150, CITYSCAPES19, LabelSet, Palette, palette_for
@@ -19,6 +19,7 @@ from tfcseg.spelling import one_line
 from tfcseg.weights.model_card import (
     IMAGENET_PREPROCESSING,
     NAME_LIMIT,
+    NOT_STATED,
     TEXT_LIMIT,
     ModelCard,
     Preprocessing,
@@ -39,6 +40,21 @@ _FIXED = {
 }
 
 
+class Origin(NamedTuple):
+    """The name of published weights, and what the README.md beside them states."""
+
+    name: str
+    trained_on: str
+    licence: str
+
+
+def published_origin(path: Path) -> Origin:
+    """Origin of the weights file ``path``; WeightsError for an unreadable README.md."""
+    readme = _front_matter(path.with_name("README.md"))
+    stated = (readme.get("datasets", ""), readme.get("license_name") or readme.get("license", ""))
+    return Origin(_name(path), *(one_line(text, TEXT_LIMIT) or NOT_STATED for text in stated))
+
+
 def published_card(path: Path, meta: Mapping[object, object], config: ModelConfig, description: str) -> ModelCard:
     """Make the card of the SegFormer ``config`` in the file ``path`` from its ``meta`` data and the files beside it.
     Raises WeightsError for a damaged file, another network's config.json, or names that do not fit."""
@@ -46,20 +62,17 @@ def published_card(path: Path, meta: Mapping[object, object], config: ModelConfi
     named = meta.get("dataset_meta")  # mmsegmentation 1; older versions have the names at the top level
     of_classes = named if isinstance(named, Mapping) else {key.lower(): meta.get(key) for key in ("CLASSES", "PALETTE")}
     preprocessor = _read_json(path.with_name("preprocessor_config.json"))
-    readme = _front_matter(path.with_name("README.md"))
     programs = {"transformers": facts.get("transformers_version"), "mmsegmentation": meta.get("mmseg_version")}
     if True in (preprocessor.get("do_reduce_labels"), preprocessor.get("reduce_labels")):
         description += "; values in the data set's masks are one higher than class indices"
     names = _texts(of_classes.get("classes")) or _names_in(facts)
     return ModelCard(
-        name=_name(path),
+        **published_origin(path)._asdict(),
         config=config,
         labels=_label_set(path, names, _colours(of_classes.get("palette")), config.num_classes),
         preprocessing=_preprocessing(path, preprocessor) if preprocessor else _training_size(meta),
-        trained_on=one_line(readme.get("datasets", ""), TEXT_LIMIT) or "not stated",
-        licence=one_line(readme.get("license_name") or readme.get("license", ""), TEXT_LIMIT) or "not stated",
         measured={},
-        created_with=next((one_line(f"{name} {v}", TEXT_LIMIT) for name, v in programs.items() if v), "not stated"),
+        created_with=next((one_line(f"{name} {v}", TEXT_LIMIT) for name, v in programs.items() if v), NOT_STATED),
         description=description,
     )
 

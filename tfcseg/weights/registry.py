@@ -42,8 +42,11 @@ def read_registry(folder: Path) -> dict[str, Any]:
     """Read the registry of ``folder`` to change it; without ``models.json`` it has no models."""
     path = folder / REGISTRY
     content = read_beside(path, "repair it") if path.is_file() else {"models": {}}
-    if isinstance(content, dict) and isinstance(content.get("models"), dict):
-        return content
+    match content:
+        case {"models": dict(models)} if all(
+            isinstance(e, dict) and {"file", "sha256"} <= {*e} for e in models.values()
+        ):
+            return content
     raise WeightsError(f"{path} is not a registry of models; repair it or choose another folder")
 
 
