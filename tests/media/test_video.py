@@ -89,6 +89,14 @@ def test_every_container_gives_each_frame_once(tmp_path, suffix, rate):
     assert [line for line in warnings if "alpha" not in line] == []
 
 
+def test_empty_packets_in_an_avi_are_no_frames(tmp_path, clip):
+    """As ffmpeg writes them up to version 7, when it copies H.264 to an AVI."""
+    run_ffmpeg("-i", clip, "-c", "copy", "-bsf:v", "setts=time_base=1/50", tmp_path / "clip.avi")
+    numbers, _, info, warnings = decode(tmp_path / "clip.avi")
+    assert numbers == list(range(250))
+    assert (info.frame_rate, warnings) == (25, [])
+
+
 def test_probe_tells_what_the_file_holds(clip):
     info = probe(clip)
     assert (info.width, info.height, info.frame_rate, info.duration_s) == (64, 48, 25, 10.0)
@@ -104,6 +112,7 @@ def test_probe_tells_what_the_file_holds(clip):
         (Fraction(25), Fraction(50), 25),  # fields counted as frames
         (Fraction(1200, 59), Fraction(30), Fraction(1200, 59)),
         (Fraction(600), Fraction(25), 25),  # empty packets counted as frames
+        (Fraction(50), Fraction(25), 25),  # likewise, one after each frame
         (None, Fraction(15), 15),
         (None, Fraction(90000), 25),
         (Fraction(90000), None, 25),

@@ -1,8 +1,10 @@
 """Exports of runs: at their end, afterwards, and when they are stopped and go on."""
 
 import json
+import os
 import re
 import shutil
+import threading
 from collections import Counter
 
 import cv2
@@ -18,6 +20,7 @@ from tests.runs.test_resume import interrupt
 from tfcseg.errors import DataError, FinishedError, OutputError, TfcsegError, UsageError
 from tfcseg.media import writer as video_writer
 from tfcseg.media.masks import read_label_video, read_mask
+from tfcseg.media.reader import read_frames
 from tfcseg.runs.exporting import export_run
 from tfcseg.runs.options import ResultOptions, RunOptions
 from tfcseg.runs.pipeline import Listener, run_video
@@ -275,6 +278,16 @@ def test_mattes_of_odd_size_are_made_from_the_copy_of_the_source(tmp_path):
     done = call("export", out, "--to", "matte", "--overwrite")
     assert (done.returncode, done.stderr) == (0, "")
     assert mattes == sorted(path.name for path in out.glob("matte_*"))
+
+
+def test_mattes_of_a_stream_of_odd_size_are_made_from_its_copy(tmp_path):
+    clip, pipe = write_video(tmp_path / "clip.mkv", moving_images(3, (47, 63)), video=LOSSLESS), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    sender = threading.Thread(target=pipe.write_bytes, args=(clip.read_bytes(),))
+    sender.start()
+    tfcseg.run(pipe, tmp_path / "out", MODEL, export="matte", copy_source=True, flow_consistency=False)
+    sender.join()
+    assert next(read_frames(next((tmp_path / "out").glob("matte_*.webm")))).image.shape[:2] == (47, 63)
 
 
 @pytest.mark.parametrize("given", ["../in/clip.mp4", "in/clip.mp4", "clip.mp4"])

@@ -76,55 +76,35 @@ def count_gflops(
     """GFLOPs of a keyframe, of the mean frame between keyframes (None without any) and of the mean frame.
 
     samples: beginnings of intervals of (H, W, 3) images. The cost of sparse MSDA depends on their content: the more
-    samples, and the more spread out, the closer to the mean of the video. The mean frame is that of a whole interval.
+    samples, and the more spread out, the closer to the mean of the video. With one side, the mean frame is that of a
+    whole interval; else that of the samples, whose content determines how many keyframes there are.
     """
-    network = IntervalNetwork(model, options)
-    if options.sides != "one":
-        return _count_weighed(network, samples)
-    alone = _keyframe_flops(network.run, samples)
-    keyframe, interval = fmean(alone), options.keyframe_interval
-    rests = [(sample[:interval], first) for sample, first in zip(samples, alone, strict=True) if len(sample) > 1]
-    if not options.uses_memory or not rests:
-        return _in_giga(keyframe, None, keyframe)
-    extra = sum(count_flops(partial(network.run, sample)) - first for sample, first in rests)
-    non_keyframe = extra / sum(len(sample) - 1 for sample, _ in rests)
-    return _in_giga(keyframe, non_keyframe, (keyframe + (interval - 1) * non_keyframe) / interval)
-
-
-def _count_weighed(network: IntervalNetwork, samples: Sequence[Sequence[Image]]) -> dict[str, float | None]:
-    """The mean frame is that of the samples: their content determines how many keyframes there are."""
+    network, interval = IntervalNetwork(model, options), options.keyframe_interval
     network.workers = 1  # the counter sees its own thread only
     results: list[FrameResult] = []
 
     def segment(images: Sequence[Image]) -> None:
+        results.clear()
         for _, found in run_intervals(network, [Group(images, None)]):
             results.extend(found)
 
-    alone = _keyframe_flops(segment, samples)
+    firsts = {sample[0].shape: sample[:1] for sample in samples}  # videos of a data set may differ in size
+    alone = {size: count_flops(partial(segment, first)) for size, first in firsts.items()}
     total = between = 0.0
-    others = 0
-    for sample, keyframe in zip(samples, alone, strict=True):
-        results.clear()
-        spent = count_flops(partial(segment, sample))
-        keyframes = sum(result.is_keyframe for result in results)
+    frames = others = 0
+    for sample in samples if options.sides != "one" else [sample[:interval] for sample in samples]:
+        keyframe = alone[sample[0].shape]
+        spent = count_flops(partial(segment, sample)) if len(sample) > 1 else keyframe
+        keyframes = sum(result.is_keyframe for result in results) if len(sample) > 1 else 1
         total, between = total + spent, between + spent - keyframes * keyframe
-        others += len(sample) - keyframes
-    return _in_giga(fmean(alone), between / others if others else None, total / sum(map(len, samples)))
-
-
-def _keyframe_flops(run: Callable[[Sequence[Image]], object], samples: Sequence[Sequence[Image]]) -> list[float]:
-    """FLOPs of the first frame of each sample; videos of a data set may differ in size."""
-    by_size = {sample[0].shape: sample[:1] for sample in samples}
-    found = {size: count_flops(partial(run, first)) for size, first in by_size.items()}
-    return [found[sample[0].shape] for sample in samples]
-
-
-def _in_giga(keyframe: float, non_keyframe: float | None, mean: float) -> dict[str, float | None]:
-    return {
-        "gflops_per_frame": mean / 1e9,
-        "gflops_keyframe": keyframe / 1e9,
-        "gflops_non_keyframe": None if non_keyframe is None else non_keyframe / 1e9,
-    }
+        frames, others = frames + len(sample), others + len(sample) - keyframes
+    per_keyframe = fmean(alone[sample[0].shape] for sample in samples)
+    per_other = between / others if others else None
+    mean = total / frames
+    if options.sides == "one" and per_other is not None:
+        mean = (per_keyframe + (interval - 1) * per_other) / interval
+    found = {"gflops_per_frame": mean, "gflops_keyframe": per_keyframe, "gflops_non_keyframe": per_other}
+    return {name: None if flops is None else flops / 1e9 for name, flops in found.items()}
 
 
 def count_flops(work: Callable[[], object]) -> float:

@@ -100,9 +100,9 @@ def read_values(path: Path, colours: Colours | None = None) -> tuple[Mask, MaskF
         with open_picture(path, ("PNG",)) as picture:
             if header.is_colour:
                 return _of_colours(path, np.asarray(picture.convert("RGB")), colours or {})
+            values = np.asarray(picture)  # older Pillows have the palette only then
             palette = picture.palette.tobytes() if picture.mode == "P" and picture.palette else None
             form = MaskForm(picture.mode, header.bits, palette, picture.info.get("transparency"))
-            values = np.asarray(picture)
             return values.astype(np.uint16) if form.mode == "I;16" else values.astype(np.uint8), form
     except (OSError, SyntaxError, ValueError, zlib.error) as error:
         raise DataError(f"mask {str(path)!r} is damaged: {error}") from error

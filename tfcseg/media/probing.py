@@ -353,10 +353,10 @@ def constant_rate(average: Fraction | None, nominal: tuple[Fraction | None, ...]
     """Exact rate of a stream of evenly spaced frames.
 
     Averages come from rounded times (59.94 appears as 2997/50 or 59939/1000), so a close nominal or usual rate replaces
-    them. An average far above the nominal rate counts empty packets, as in AVI, and is ignored.
+    them. An average of twice the nominal rate or more counts empty packets, as in AVI, and is ignored.
     """
     known = [rate for rate in nominal if rate is not None and _MIN_RATE <= rate <= _MAX_RATE]
-    if average is None or not _MIN_RATE <= average <= min([_MAX_RATE, *(2 * rate for rate in known)]):
+    if average is None or not _MIN_RATE <= average <= _MAX_RATE or any(average >= 2 * rate for rate in known):
         return known[0] if known else _DEFAULT_RATE
     close = [rate for rate in _USUAL_RATES if abs(rate - average) <= average / 2000]
     close += [rate for rate in known if abs(rate - average) <= average / 200]

@@ -51,7 +51,7 @@ def export_results(job: Job, frames: int, on_frame: OnProgress) -> Exported:
     if info.source.is_readable_again:
         images = partial(open_images, info.source, **job.run.decoding)
     else:
-        images = partial(open_images, out.source)
+        images = partial(_open_copy, out.source, (info.height, info.width))
     video = LabelledVideo(
         masks=[job.kept_labels(index) for index in range(frames)],
         size=(info.height, info.width),
