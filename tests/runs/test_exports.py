@@ -232,7 +232,7 @@ def test_mattes_of_other_classes_stay(out):
     """Also those of an earlier export: only what is written anew is replaced, or in the way."""
     before = {path.name: path.read_bytes() for path in out.glob("matte_*")}
     assert len(before) > 2
-    (out / "matte_road.mp4").write_bytes(b"earlier")
+    (out / "matte_road.mp4").write_bytes(before["matte_sky.mp4"])
     (out / "matte_mine.mp4").write_text("of another program")
     done = call("export", out, "--to", "matte", "--classes", "road")
     assert f"{str(out / 'matte_road.mp4')!r} and 1 more already exist" in done.error
@@ -245,7 +245,12 @@ def test_mattes_of_other_classes_stay(out):
 def test_what_is_there_is_not_replaced_unasked(out):
     done = call("export", out, "--to", "coco,video")
     assert done.returncode == 1
-    assert f"{str(out / 'coco.json')!r} and 1 more already exist; use --overwrite" in done.error
+    assert f"{str(out / 'coco.json')!r} and 1 more already exist; use --overwrite or rename what is there" in done.error
+    (out / "coco.json").write_text('{"info": {"description": "COCO 2017"}}')
+    for overwrite in ((), ("--overwrite",)):
+        done = call("export", out, "--to", "coco,video", *overwrite)
+        assert done.error == f"{str(out / 'coco.json')!r} was not written by tfcseg and is kept; rename it"
+    assert (out / "coco.json").read_text() == '{"info": {"description": "COCO 2017"}}'
 
 
 def test_mattes_find_the_source_or_say_what_is_missing(clip, out, tmp_path):

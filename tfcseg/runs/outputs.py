@@ -59,9 +59,7 @@ class OutputDir:
     def own_results(self) -> list[Path]:
         """Existing results; raises OutputError if other files have their names, which even --overwrite keeps."""
         results = self.results()
-        for path in results:
-            if path.is_dir() or not is_own(path):
-                raise OutputError(f"{str(path)!r} was not written by tfcseg and is kept; choose another output folder")
+        refuse_foreign(results, "choose another output folder")
         return results
 
     def remove_results(self) -> None:
@@ -130,6 +128,13 @@ def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: 
                 "--overwrite to start again, or choose another folder"
             )
         yield output
+
+
+def refuse_foreign(results: Iterable[Path], advice: str) -> None:
+    """Raise OutputError if files with names of results were not written by tfcseg."""
+    for path in results:
+        if path.is_dir() or not is_own(path):
+            raise OutputError(f"{str(path)!r} was not written by tfcseg and is kept; {advice}")
 
 
 def is_own(path: Path) -> bool:
