@@ -155,6 +155,13 @@ def is_own(path: Path) -> bool:
     return False
 
 
+def is_result(path: Path) -> bool:
+    """Whether a picture or video is one that a run wrote, under the name that it gave it."""
+    if path.suffix == ".png":
+        return is_own(path) and path.stat().st_size > 0
+    return bool(path.name in RESULT_NAMES or MATTE_NAME.fullmatch(path.name)) and is_own(path)
+
+
 _ATTEMPTS = 100
 
 
