@@ -138,13 +138,15 @@ def test_classes_repeated_and_with_commas_draw_the_same(clip, weights, tmp_path)
     assert resumed.returncode == 0, resumed.stderr
 
 
-def test_mode_image_says_nothing_of_recomputed_points(clip, weights, tmp_path):
-    shown = {
-        mode: call("run", clip, "-o", tmp_path / mode, "-m", weights, "--mode", mode, "--end", "0.3").stderr
-        for mode in ("image", "TFC")
-    }
-    assert "updated" in shown["TFC"]
-    assert "updated" not in shown["image"]
+def test_recomputed_points_are_shown_where_there_are_any(clip, weights, tmp_path):
+    for mode in ("image", "reuse", "TFC"):
+        out = tmp_path / mode
+        done = call("run", clip, "-o", out, "-m", weights, "--mode", mode, "--end", "0.3")
+        page = (out / "report.html").read_text()
+        assert ("updated " in done.stderr) == (mode == "TFC"), done.stderr
+        for name in ('id="figure-updated_fraction"', 'data-lane="updated_fraction"'):
+            assert (name in page) == (mode == "TFC")
+    assert json.loads((tmp_path / "reuse" / "report.json").read_text())["stability"]["updated_fraction"] == 0
 
 
 def test_a_folder_named_like_a_file_is_taken_if_it_is_there(clip, weights, tmp_path):
