@@ -13,6 +13,7 @@ from rich.console import Console
 from tests.helpers.command_line import call
 from tests.helpers.media import write_clip
 from tests.helpers.tiny_model import NAMES, build_tiny_network, tiny_card, write_tiny_model
+from tfcseg.cli.console import facts_table
 from tfcseg.cli.options import one_of, seconds, some_of, split_list, whole_numbers
 from tfcseg.errors import DataError, UsageError
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
@@ -190,3 +191,14 @@ def test_models_fit_a_terminal_of_80_columns_and_are_whole_on_others(monkeypatch
     (shown,) = (line.split() for line in lines if line.startswith("tfc-mosaic *"))
     assert shown == ["tfc-mosaic", "*", "mosaic", "51", "4.3", "M", "64.4", "98.1", "97.7", "Apache-2.0"]
     assert max(map(len, lines)) <= 80
+
+
+def test_no_line_of_a_summary_breaks_between_a_number_and_its_unit():
+    value = "grass 53 %, traffic light 22 %, [b]x[/b] <0.01 %, 14.6 fps, 100 px, 8.7 MB"
+    for width in range(30, 100):
+        console = Console(width=width)
+        with console.capture() as printed:
+            console.print(facts_table([("classes", value)]))
+        lines = [line.removeprefix("classes").strip() for line in printed.get().splitlines()]
+        assert " ".join(lines) == value
+        assert not any(line.startswith(("%", "fps", "px", "MB")) for line in lines)

@@ -124,7 +124,9 @@ def _in_folder(folder: str, notes: list[str], *, is_outer: bool = True) -> list[
     if not is_outer and images and is_result(Path(images[0])):  # masks, or pictures of the confidence
         results, images = [*results, *images], []
     if results:
-        notes.append(f"{folder}: {count_of(len(results), 'result')} of tfcseg left out, such as {Path(results[0]).name}")
+        notes.append(
+            f"{folder}: {count_of(len(results), 'result')} of tfcseg left out, such as {Path(results[0]).name}"
+        )
     inner_notes: list[str] = []
     inner = [_in_folder(each, inner_notes, is_outer=False) for each in folders if is_outer]
     if not (videos or images):
