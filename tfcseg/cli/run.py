@@ -22,6 +22,7 @@ from tfcseg.report.html import shown_number as number
 from tfcseg.report.html import shown_percent as percent
 from tfcseg.runs.options import ResultOptions, RunOptions, SteadyOptions
 from tfcseg.runs.state import unfinished_frames
+from tfcseg.spelling import count_of
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 
@@ -243,8 +244,10 @@ def _summary(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
         yield "label change", "not measured"
     else:
         before = "" if steady is None else f", before {percent(steady.label_change)}"
+        cuts = f"; {count_of(stability.cuts, 'cut')} left out" if stability.cuts else ""
         pulse = "" if stability.pulse is None else f"; pulse {stability.pulse:.2f} (1 is steady)"
-        yield "label change", f"{percent(stability.label_change)} of the pixels from frame to frame{before}{pulse}"
+        change = f"{percent(stability.label_change)} of the pixels from frame to frame"
+        yield "label change", f"{change}{before}{cuts}{pulse}"
     if stability.flow_consistency is None:
         yield "flow consistency", "not measured"
     else:

@@ -125,8 +125,8 @@ def new_timeline() -> ThinnedSeries:
 def lanes(
     timelines: Mapping[str, ThinnedSeries], keys: Sequence[str] = tuple(_MEANINGS), meanings: Mapping[str, str] = {}
 ) -> list[dict[str, Any]]:
-    """Lanes of the quantities ``keys`` that were measured; a series for each of ``timelines``, titled by its name. That of
-    updated points is left out if there are none.
+    """Lanes of the quantities ``keys`` that were measured; a series for each of ``timelines``, titled by its name.
+    Without updated points, there is no lane of them.
 
     A series is a curve, or a range where buckets hold several frames (otherwise ``high`` is None). ``meanings`` replace
     those that quantities have in most runs.

@@ -49,6 +49,7 @@ class Summary:
     repeated: int = 0
     """Frames that repeat the picture of the one before. The fields below count the others."""
     keyframes: int = 0
+    cuts: int = 0  # frames whose labels are not compared with those before
     filled: int = 0  # frames without a mask that got one
     ids: dict[str, float] = field(default_factory=dict)
     """Sums of the shares of ids in masks of 16 bits, since several ids have one label."""
@@ -68,9 +69,12 @@ class Summary:
         return self.totals[name] / self.counts[name] if name in self.counts else None
 
     def add(self, row: FrameRow, shares: NDArray[np.float64], *, is_cut: bool = False) -> None:
-        """Add one frame: its measurements and the (K,) ``shares`` of its classes."""
+        """Add one frame: its measurements and the (K,) ``shares`` of its classes. At a cut, labels change anyway."""
         self.frames += 1
+        self.cuts += is_cut
         self.shares += shares
+        if is_cut:
+            row = replace(row, label_change=None, label_change_before=None)
         is_copy = row.model_ms is None  # of the result of the frame before
         for name in _OF_ALL if is_copy else (*_OF_ALL, *_OF_COMPUTED):
             self.measure(name, getattr(row, name))
@@ -78,7 +82,7 @@ class Summary:
             self.repeated += 1
             return
         self.keyframes += row.is_keyframe
-        self.phases.add(is_keyframe=row.is_keyframe, label_change=None if is_cut else row.label_change)
+        self.phases.add(is_keyframe=row.is_keyframe, label_change=row.label_change)
         self.measure("keyframe_ms" if row.is_keyframe else "non_keyframe_ms", row.model_ms)
 
     def add_ids(self, mask: Mask) -> None:
@@ -141,6 +145,7 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
             updated_fraction=mean("updated_fraction"),
             keyframes=summary.keyframes,
             pulse=summary.phases.pulse,
+            cuts=None if writer.measurer.flow_name is None else summary.cuts,
         ),
         confidence=ConfidenceFacts(
             mean("confidence"),
