@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tfcseg.runs.results import ResultWriter
 
 _OF_ALL = ("label_change", "flow_consistency", "confidence", "unsure", "label_change_before", "flow_consistency_before")
+_OF_STEADIED = ("label_change", "flow_consistency")  # each has a value before
 _OF_COMPUTED = ("similarity", "updated_fraction")  # measured quantities by the frames that they are the mean of
 
 
@@ -124,6 +125,9 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
             label_change=mean("label_change_before"),
             flow_consistency=mean("flow_consistency_before"),
         )
+        rise, gain = ((mean(name) or 0) - (mean(f"{name}_before") or 0) for name in _OF_STEADIED)
+        if mean("flow_consistency") is not None and rise > max(0, gain):  # it would also rise where labels lagged
+            warnings.append("the masks were steady already, and labels now change more often; use the given ones")
         missing = summary.frames - len(job.given.files)
         left = missing - summary.filled
         if missing:
