@@ -156,6 +156,7 @@ def test_cuts_are_no_unstable_moments(tmp_path, has_flow):
         is_cut = has_flow and row.frame == 4
         recorder.add(shown, class_shares(labels, len(NAMES)), image, labels, is_cut=is_cut)
     assert indices(recorder) == ([8] if has_flow else [4, 8])
+    assert np.nanmax(recorder.timeline.high[:, SERIES.index("label_change")]) == (0.5 if has_flow else 1)
     report = make_report()
     cuts = 1 if has_flow else None
     write_page(tmp_path / "a.html", replace(report, stability=replace(report.stability, cuts=cuts)), recorder)
