@@ -228,6 +228,15 @@ def test_the_command_exports_a_run_and_says_what(out):
     assert (out / "areas.csv").read_text().splitlines()[0] == "second,frames,road"
 
 
+def test_a_summary_counts_mattes(clip, tmp_path):
+    weights = write_tiny_model(tmp_path / "tiny.safetensors")
+    options = ("--no-overlay", "--no-html", "--export", "matte,areas")
+    done = call("run", clip, "-o", tmp_path / "out", "-m", weights, *options)
+    number = len([*(tmp_path / "out").glob("matte_*.mp4")])
+    said = f"areas.csv, classes.json, frames.csv, masks, report.json, matte_*.mp4 and .webm ({number} mattes)"
+    assert done.stderr.splitlines()[-1].endswith(f": {said}")
+
+
 def test_mattes_of_other_classes_stay(out):
     """Also those of an earlier export: only what is written anew is replaced, or in the way."""
     before = {path.name: path.read_bytes() for path in out.glob("matte_*")}

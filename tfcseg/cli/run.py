@@ -17,6 +17,7 @@ from tfcseg.cli import options
 from tfcseg.cli.console import print_error, print_facts, print_json, print_line, print_warning, progress
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.errors import Interrupted, TfcsegError, UsageError, without_passwords
+from tfcseg.exports import MATTE_NAME
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.html import shown_number as number
 from tfcseg.report.html import shown_percent as percent
@@ -267,7 +268,10 @@ def _summary(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
         shares.append(("no class", report.unlabelled))
     yield "classes", ", ".join(f"{name} {percent(share, 0)}" for name, share in shares)
     if report.outputs:
-        yield "written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"
+        others = sorted(name for name in report.outputs.values() if not MATTE_NAME.fullmatch(name))
+        mattes = (len(report.outputs) - len(others)) // 2
+        names = [*others, *([f"matte_*.mp4 and .webm ({count_of(mattes, 'matte')})"] if mattes else [])]
+        yield "written", f"{folder}: {', '.join(names)}"
 
 
 Video = Annotated[str, typer.Argument(metavar="VIDEO", help="The video, or folder of images, that the masks are of.")]
