@@ -259,7 +259,7 @@ def _summary(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
         trust = "not calibrated" if error is None else f"off by {percent(error, 1)} on labelled photos"
         doubt = f"{percent(sure.unsure)} of the labels below {percent(sure.unsure_below, 0)}"
         yield "confidence", f"{percent(sure.mean)}, {doubt}; {trust}"
-    if stability.updated_fraction:
+    if stability.updated_fraction or steady is not None:
         updated = "points between keyframes" if steady is None else "pixels"
         yield "updated", f"{percent(stability.updated_fraction)} of the {updated}"
     largest = sorted(report.classes, key=lambda entry: -entry.share)[:5]
