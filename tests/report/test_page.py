@@ -289,9 +289,16 @@ def test_state_of_another_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "title"), [("a/walk.mp4", "walk.mp4"), ("udp://@:5010", "udp://@:5010"), (".", "."), ("0", "0")]
+    ("path", "title"),
+    [
+        *(("a/walk.mp4", "walk.mp4"), ("udp://@:5010", "udp://@:5010"), (".", "."), ("0", "0")),
+        *(("dog/images", "dog/images"), ("more/dog/images/", "dog/images")),
+    ],
 )
-def test_a_page_is_called_by_its_source(tmp_path, path, title):
+def test_a_page_is_called_by_its_source(tmp_path, monkeypatch, path, title):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("dog", "more/dog"):
+        (tmp_path / folder / "images").mkdir(parents=True)
     write_page(tmp_path / "report.html", make_report(path), record(3))
     assert f"<title>{title}" in (tmp_path / "report.html").read_text()
 

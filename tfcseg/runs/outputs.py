@@ -121,7 +121,7 @@ def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: 
     with removed_if_unused(output.path), folder_lock(output.path):
         frames = unfinished_frames(output.path)
         if not overwrite and frames is None:
-            refuse_results(output.own_results())
+            refuse_results(output.own_results(), "choose another output; --resume skips what is finished")
         elif not overwrite and output.holds_frames():
             raise OutputError(
                 f"{str(output.path)!r} holds an unfinished run ({frames} frames done); use --resume to continue it, "
