@@ -190,11 +190,12 @@ def _run_on_ray(
 def _show(outcome: Outcome, *, is_batch: bool, quiet: bool) -> None:
     """Say how an input ended; thousands that were finished before are counted instead."""
     if outcome.report is not None:
+        name = without_passwords(outcome.source)
         for warning in outcome.report.warnings:
             if warning != str(outcome.error):
-                print_warning(warning)
+                print_warning(f"{name}: {warning.removeprefix(f'{name}: ')}" if is_batch else warning)
         if not quiet:
-            print_facts(_summary(outcome.report, outcome.folder))
+            print_facts([*([("input", name)] if is_batch else []), *_summary(outcome.report, outcome.folder)])
     if outcome.status == "failed" and is_batch:
         print_error(str(outcome.error))
     if outcome.status == "skipped" and not (quiet or is_batch):
