@@ -17,7 +17,7 @@ from tests.helpers.tiny_model import NAMES, build_tiny_model, moving_images, wri
 from tests.runs.test_resume import interrupt
 from tfcseg.errors import DataError, FinishedError, OutputError, TfcsegError, UsageError
 from tfcseg.media import writer as video_writer
-from tfcseg.media.masks import read_label_video, read_mask
+from tfcseg.media.masks import read_label_video, read_mask, write_mask
 from tfcseg.runs.exporting import export_run
 from tfcseg.runs.options import ResultOptions, RunOptions
 from tfcseg.runs.pipeline import Listener, run_video
@@ -226,6 +226,14 @@ def test_the_command_exports_a_run_and_says_what(out):
     assert done.stdout.splitlines() == [str(out / name) for name in names]
     assert Counter(path.name for path in out.glob("matte_*")) == Counter(names[1:])
     assert (out / "areas.csv").read_text().splitlines()[0] == "second,frames,road"
+
+
+def test_mattes_of_a_class_that_is_not_there(out):
+    for path in (out / "masks").iterdir():
+        write_mask(path, np.zeros((48, 64), np.uint8))
+    done = call("export", out, "--to", "matte", "--classes", NAMES[1], "--overwrite")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "warning: no mattes were written: none of the classes is in the video\n"
 
 
 def test_a_summary_counts_mattes(clip, tmp_path):
