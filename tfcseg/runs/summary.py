@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from tfcseg.runs.results import ResultWriter
 
 _OF_ALL = ("label_change", "flow_consistency", "confidence", "unsure", "label_change_before", "flow_consistency_before")
-_OF_STEADIED = ("label_change", "flow_consistency")  # each has a value before
 _OF_COMPUTED = ("similarity", "updated_fraction")  # measured quantities by the frames that they are the mean of
 
 
@@ -115,26 +114,8 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
     misses = not card.measured or (options.sides == "one" and options.threshold > 0)
     if not card.config.repairs and misses and options.mode == "tfc" and options.uses_memory:
         warnings.append(f"model {card.name} is {DESCRIPTION}")
-    steady = None
     if job.given is not None:
-        steady = SteadyFacts(
-            masks=str(job.given.path),
-            void=job.given.void,
-            given=len(job.given.files),
-            filled=summary.filled,
-            label_change=mean("label_change_before"),
-            flow_consistency=mean("flow_consistency_before"),
-        )
-        rise, gain = ((mean(name) or 0) - (mean(f"{name}_before") or 0) for name in _OF_STEADIED)
-        if mean("flow_consistency") is not None and rise > max(0, gain):  # it would also rise where labels lagged
-            warnings.append("the masks were steady already, and labels now change more often; use the given ones")
-        missing = summary.frames - len(job.given.files)
-        left = missing - summary.filled
-        if missing:
-            warnings.append(
-                f"{missing} of {summary.frames} frames have no mask in {job.given.path}: {summary.filled} got one from "
-                f"those around them, {left} {'has' if left == 1 else 'have'} none"
-            )
+        warnings += _steady_warnings(summary, job.given)
     return Report(
         tfcseg=version("tfcseg"),
         input=_input_facts(job, writer, live),
@@ -161,9 +142,33 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
         classes=_class_facts(job, summary),
         outputs=writer.outputs | exported.files,
         warnings=tuple(warnings),
-        steady=steady,
+        steady=None if job.given is None else _steady_facts(summary, job.given),
         run=job.identity,
     )
+
+
+def _steady_facts(summary: Summary, given: MaskFolder) -> SteadyFacts:
+    return SteadyFacts(
+        masks=str(given.path),
+        void=given.void,
+        given=len(given.files),
+        filled=summary.filled,
+        label_change=summary.mean("label_change_before"),
+        flow_consistency=summary.mean("flow_consistency_before"),
+    )
+
+
+def _steady_warnings(summary: Summary, given: MaskFolder) -> Iterator[str]:
+    mean, missing = summary.mean, summary.frames - len(given.files)
+    rise, gain = ((mean(name) or 0) - (mean(f"{name}_before") or 0) for name in ("label_change", "flow_consistency"))
+    if mean("flow_consistency") is not None and rise > max(0, gain):  # it would also rise where labels lagged
+        yield "the masks were steady already, and labels now change more often; use the given ones"
+    left = missing - summary.filled
+    if missing:
+        yield (
+            f"{missing} of {summary.frames} frames have no mask in {given.path}: {summary.filled} got one from "
+            f"those around them, {left} {'has' if left == 1 else 'have'} none"
+        )
 
 
 def option_facts(model: Known, options: InferenceOptions) -> OptionFacts:
