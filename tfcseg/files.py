@@ -69,12 +69,12 @@ def removed_if_unused(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def refuse_results(existing: Sequence[Path]) -> None:
-    """Raise OutputError if there are ``existing`` results."""
+def refuse_results(existing: Sequence[Path], otherwise: str = "choose another output") -> None:
+    """Raise OutputError if there are ``existing`` results; ``otherwise`` is what helps besides --overwrite."""
     if existing:
         names = first_of([repr(str(path)) for path in existing], 1)
         exist = "exists" if len(existing) == 1 else "exist"
-        raise OutputError(f"{names} already {exist}; use --overwrite or choose another output")
+        raise OutputError(f"{names} already {exist}; use --overwrite or {otherwise}")
 
 
 def refuse_inputs(places: Iterable[Path], inputs: Iterable[str | Path]) -> None:
@@ -107,6 +107,9 @@ def make_folder(folder: Path) -> None:
     """Create ``folder`` with its parents and check that it is writable; raise OutputError if it is not."""
     refuse_file_name(folder)
     with output_errors(f"cannot write to folder {str(folder)!r}", "; choose another one"):
+        for place in (folder, *folder.parents):
+            if place.is_symlink() and not place.exists():
+                raise OSError(f"{str(place)!r} is a symbolic link to nothing")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -31,10 +31,13 @@ def known_name(what: str, word: str, known: Sequence[str]) -> str:
 
 
 def hint(word: str, known: Sequence[str]) -> str:
-    """Return ``did you mean …?`` with the closest name, or ``there are …`` with all of them."""
-    spelt = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(word.casefold(), spelt, n=1, cutoff=0.5)
-    return f"did you mean {spelt[close[0]]}?" if close else f"there are {', '.join(known)}"
+    """Return ``did you mean …?`` with the names that ``word`` begins, if they are few, or the closest one of about its
+    length; else ``there are …`` with all names."""
+    spelt, typed = {name.casefold(): name for name in known}, word.strip().casefold()
+    begun = [name for name in spelt if typed and name.startswith(typed)]
+    similar = [name for name in spelt if abs(len(name) - len(typed)) <= max(1, len(typed) // 4)]
+    close = begun if 0 < len(begun) <= 3 else difflib.get_close_matches(typed, similar, n=1)
+    return f"did you mean {' or '.join(spelt[name] for name in close)}?" if close else f"there are {', '.join(known)}"
 
 
 def count_of(number: int, noun: str) -> str:

@@ -354,3 +354,10 @@ def test_predictions_are_scored_without_torch(root, perfect):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["miou"] == 100
+
+
+def test_the_folder_of_one_video_is_not_the_one_of_all(root, perfect):
+    one = next(perfect.iterdir())
+    done = call("eval", root, "--predictions", one, "--skip-bad")
+    assert done.returncode == 1
+    assert done.error.startswith(f"{one}: holds no folder of a video, such as '")

@@ -155,6 +155,7 @@ def weights(tmp_path_factory):
     ("line", "said"),
     [
         ("rum", "no command 'rum'; did you mean run?"),
+        ("run CLIP --classes foo", "no class 'foo' in label set 'scenes'; there are other, wall, "),
         ("xyzzy", "no command 'xyzzy'; there are run, models, doctor"),
         ("research stils", "no command 'stils'; did you mean stills?"),
         ("convert CLIP x.onnx --frame-size 0x0", "invalid value for '--frame-size': '0x0' is not a frame size; use"),
@@ -190,6 +191,7 @@ def test_a_mistyped_model_is_answered_in_one_line(clip, tmp_path):
     done = call("run", clip, "-o", tmp_path / "out", "-m", "tfc-light0")
     assert done.returncode == 1
     assert done.error == "no model or weights file 'tfc-light0'; did you mean tfc-lite0?"
+    assert call("models", "tfc").error == "no model or weights file 'tfc'; did you mean tfc-lite0 or tfc-mosaic?"
 
 
 # ---------------------------------------------------------------------------------------------------------- completion

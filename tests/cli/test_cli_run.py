@@ -60,6 +60,7 @@ REPORT_KEYS = {
         "updated_fraction",
         "keyframes",
         "pulse",
+        "cuts",
     },
     "confidence": {"mean", "unsure", "unsure_below", "temperature", "calibration_error"},
 }

@@ -13,6 +13,7 @@ from rich.console import Console
 from tests.helpers.command_line import call
 from tests.helpers.media import write_clip
 from tests.helpers.tiny_model import NAMES, build_tiny_network, tiny_card, write_tiny_model
+from tfcseg.cli.console import facts_table
 from tfcseg.cli.options import one_of, seconds, some_of, split_list, whole_numbers
 from tfcseg.errors import DataError, UsageError
 from tfcseg.labels.label_sets import LabelSet, distinct_palette
@@ -138,13 +139,15 @@ def test_classes_repeated_and_with_commas_draw_the_same(clip, weights, tmp_path)
     assert resumed.returncode == 0, resumed.stderr
 
 
-def test_mode_image_says_nothing_of_recomputed_points(clip, weights, tmp_path):
-    shown = {
-        mode: call("run", clip, "-o", tmp_path / mode, "-m", weights, "--mode", mode, "--end", "0.3").stderr
-        for mode in ("image", "TFC")
-    }
-    assert "updated" in shown["TFC"]
-    assert "updated" not in shown["image"]
+def test_recomputed_points_are_shown_where_there_are_any(clip, weights, tmp_path):
+    for mode in ("image", "reuse", "TFC"):
+        out = tmp_path / mode
+        done = call("run", clip, "-o", out, "-m", weights, "--mode", mode, "--end", "0.3")
+        page = (out / "report.html").read_text()
+        assert ("updated " in done.stderr) == (mode == "TFC"), done.stderr
+        for name in ('id="figure-updated_fraction"', 'data-lane="updated_fraction"'):
+            assert (name in page) == (mode == "TFC")
+    assert json.loads((tmp_path / "reuse" / "report.json").read_text())["stability"]["updated_fraction"] == 0
 
 
 def test_a_folder_named_like_a_file_is_taken_if_it_is_there(clip, weights, tmp_path):
@@ -190,3 +193,14 @@ def test_models_fit_a_terminal_of_80_columns_and_are_whole_on_others(monkeypatch
     (shown,) = (line.split() for line in lines if line.startswith("tfc-mosaic *"))
     assert shown == ["tfc-mosaic", "*", "mosaic", "51", "4.3", "M", "64.4", "98.1", "97.7", "Apache-2.0"]
     assert max(map(len, lines)) <= 80
+
+
+def test_no_line_of_a_summary_breaks_between_a_number_and_its_unit():
+    value = "grass 53 %, traffic light 22 %, [b]x[/b] <0.01 %, 14.6 fps, 100 px, 8.7 MB"
+    for width in range(30, 100):
+        console = Console(width=width)
+        with console.capture() as printed:
+            console.print(facts_table([("classes", value)]))
+        lines = [line.removeprefix("classes").strip() for line in printed.get().splitlines()]
+        assert " ".join(lines) == value
+        assert not any(line.startswith(("%", "fps", "px", "MB")) for line in lines)

@@ -192,7 +192,8 @@ def test_values_of_other_types_are_one_line(clip, tmp_path):
 def test_messages_advise_arguments_and_not_options_of_a_command(clip, tmp_path):
     out = tmp_path / "out"
     tfcseg.run(clip, out, MODEL, flow_consistency=False, overlay=False, html=False)
-    with pytest.raises(tfcseg.OutputError, match="use overwrite=True or choose another output"):
+    advice = "use overwrite=True or choose another output; resume=True skips what is finished"
+    with pytest.raises(tfcseg.OutputError, match=advice):
         tfcseg.run(clip, out, MODEL)
     with pytest.raises(UsageError, match="resume=True continues what overwrite=True removes"):
         tfcseg.run(clip, out, MODEL, resume=True, overwrite=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfcseg.errors import InputError
-from tfcseg.metrics.consistency import ConsistencyMeter, PhaseChanges
+from tfcseg.metrics.consistency import ConsistencyMeter, PhaseChanges, StabilityScores
 
 SIZE = (160, 240)
 
@@ -55,6 +55,16 @@ def test_labels_that_stay_while_the_picture_moves_are_inconsistent():
         assert flow_consistency == pytest.approx(
             1 - 6 / 24, abs=0.03
         )  # a strip of 6 in every 24 columns has another class
+
+
+def test_scores_leave_cuts_out():
+    scenes = [*moving(step_px=6), (texture(SIZE, seed=1, blur_px=0.1), 9 - checkers(SIZE))]
+    within, across, blind = StabilityScores(), StabilityScores(), StabilityScores(use_flow=False)
+    for scores, pairs in ((within, scenes[:-1]), (across, scenes), (blind, scenes)):
+        for image, labels in pairs:
+            scores.update(image, labels)
+    assert across.means() == within.means()
+    assert blind.means()["label_change"].value > within.means()["label_change"].value + 0.1
 
 
 def test_flickering_labels_are_inconsistent():

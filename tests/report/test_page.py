@@ -156,10 +156,12 @@ def test_cuts_are_no_unstable_moments(tmp_path, has_flow):
         is_cut = has_flow and row.frame == 4
         recorder.add(shown, class_shares(labels, len(NAMES)), image, labels, is_cut=is_cut)
     assert indices(recorder) == ([8] if has_flow else [4, 8])
+    assert np.nanmax(recorder.timeline.high[:, SERIES.index("label_change")]) == (0.5 if has_flow else 1)
     report = make_report()
-    flow = report.stability.optical_flow if has_flow else None
-    write_page(tmp_path / "a.html", replace(report, stability=replace(report.stability, optical_flow=flow)), recorder)
-    assert ("change class (cuts left out)." in Page(tmp_path / "a.html").text) == has_flow
+    cuts = 1 if has_flow else None
+    write_page(tmp_path / "a.html", replace(report, stability=replace(report.stability, cuts=cuts)), recorder)
+    text = Page(tmp_path / "a.html").text
+    assert ("change class (1 cut left out)." in text) == ("frame to frame (1 cut left out)" in text) == has_flow
 
 
 def test_a_still_picture_is_one_doubtful_moment():
@@ -287,9 +289,16 @@ def test_state_of_another_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "title"), [("a/walk.mp4", "walk.mp4"), ("udp://@:5010", "udp://@:5010"), (".", "."), ("0", "0")]
+    ("path", "title"),
+    [
+        *(("a/walk.mp4", "walk.mp4"), ("udp://@:5010", "udp://@:5010"), (".", "."), ("0", "0")),
+        *(("dog/images", "dog/images"), ("more/dog/images/", "dog/images")),
+    ],
 )
-def test_a_page_is_called_by_its_source(tmp_path, path, title):
+def test_a_page_is_called_by_its_source(tmp_path, monkeypatch, path, title):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("dog", "more/dog"):
+        (tmp_path / folder / "images").mkdir(parents=True)
     write_page(tmp_path / "report.html", make_report(path), record(3))
     assert f"<title>{title}" in (tmp_path / "report.html").read_text()
 

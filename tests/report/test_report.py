@@ -35,7 +35,7 @@ KEYS = {
     "model": "name backbone sha256 classes parameters description trained_on licence",
     "options": " ".join(field.name for field in fields(OptionFacts)),
     "speed": "wall_s fps model_fps keyframe_ms non_keyframe_ms resumes",
-    "stability": "label_change flow_consistency optical_flow similarity updated_fraction keyframes pulse",
+    "stability": "label_change flow_consistency optical_flow similarity updated_fraction keyframes pulse cuts",
     "confidence": "mean unsure unsure_below temperature calibration_error",
     "classes": None,
     "outputs": None,

@@ -56,6 +56,16 @@ def test_a_batch_is_told_line_by_line_and_done_once(clips, weights, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == made
 
 
+def test_summaries_and_warnings_of_a_batch_name_their_input(clips, weights, tmp_path):
+    done = call("run", *clips, "-o", tmp_path / "out", "-m", weights, *FAST, "--export", "yolo")
+    assert done.returncode == 0
+    told = [line.split() for line in done.stderr.splitlines()]
+    assert [line[1] for line in told if line[0] == "input"] == list(map(str, clips))
+    assert [line[1] for line in told if line[0] == "warning:"] == [f"{clip}:" for clip in clips]
+    alone = call("run", clips[0], "-o", tmp_path / "alone", "-m", weights, *FAST, "--export", "yolo")
+    assert alone.stderr.startswith("warning: yolo.zip: ")
+
+
 def test_what_is_finished_is_skipped_before_the_model_is_loaded(clips, weights, tmp_path, monkeypatch):
     results = tfcseg.ResultOptions(overlay=False, masks=False, html=False, flow_consistency=False)
     tfcseg.run(clips[0], tmp_path / "out", weights, results=results)

@@ -19,7 +19,7 @@ from tests.helpers.tiny_model import NAMES, build_tiny_model, moving_images, wri
 from tests.runs.test_resume import interrupt
 from tfcseg.errors import DataError, FinishedError, OutputError, TfcsegError, UsageError
 from tfcseg.media import writer as video_writer
-from tfcseg.media.masks import read_label_video, read_mask
+from tfcseg.media.masks import read_label_video, read_mask, write_mask
 from tfcseg.media.reader import read_frames
 from tfcseg.runs.exporting import export_run
 from tfcseg.runs.options import ResultOptions, RunOptions
@@ -231,11 +231,28 @@ def test_the_command_exports_a_run_and_says_what(out):
     assert (out / "areas.csv").read_text().splitlines()[0] == "second,frames,road"
 
 
+def test_mattes_of_a_class_that_is_not_there(out):
+    for path in (out / "masks").iterdir():
+        write_mask(path, np.zeros((48, 64), np.uint8))
+    done = call("export", out, "--to", "matte", "--classes", NAMES[1], "--overwrite")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "warning: no mattes were written: none of the classes is in the video\n"
+
+
+def test_a_summary_counts_mattes(clip, tmp_path):
+    weights = write_tiny_model(tmp_path / "tiny.safetensors")
+    options = ("--no-overlay", "--no-html", "--export", "matte,areas")
+    done = call("run", clip, "-o", tmp_path / "out", "-m", weights, *options)
+    number = len([*(tmp_path / "out").glob("matte_*.mp4")])
+    said = f"areas.csv, classes.json, frames.csv, masks, report.json, matte_*.mp4 and .webm ({number} mattes)"
+    assert done.stderr.splitlines()[-1].endswith(f": {said}")
+
+
 def test_mattes_of_other_classes_stay(out):
     """Also those of an earlier export: only what is written anew is replaced, or in the way."""
     before = {path.name: path.read_bytes() for path in out.glob("matte_*")}
     assert len(before) > 2
-    (out / "matte_road.mp4").write_bytes(b"earlier")
+    (out / "matte_road.mp4").write_bytes(before["matte_sky.mp4"])
     (out / "matte_mine.mp4").write_text("of another program")
     done = call("export", out, "--to", "matte", "--classes", "road")
     assert f"{str(out / 'matte_road.mp4')!r} and 1 more already exist" in done.error
@@ -248,7 +265,12 @@ def test_mattes_of_other_classes_stay(out):
 def test_what_is_there_is_not_replaced_unasked(out):
     done = call("export", out, "--to", "coco,video")
     assert done.returncode == 1
-    assert f"{str(out / 'coco.json')!r} and 1 more already exist; use --overwrite" in done.error
+    assert f"{str(out / 'coco.json')!r} and 1 more already exist; use --overwrite or rename what is there" in done.error
+    (out / "coco.json").write_text('{"info": {"description": "COCO 2017"}}')
+    for overwrite in ((), ("--overwrite",)):
+        done = call("export", out, "--to", "coco,video", *overwrite)
+        assert done.error == f"{str(out / 'coco.json')!r} was not written by tfcseg and is kept; rename it"
+    assert (out / "coco.json").read_text() == '{"info": {"description": "COCO 2017"}}'
 
 
 def test_mattes_find_the_source_or_say_what_is_missing(clip, out, tmp_path):

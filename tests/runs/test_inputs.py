@@ -209,6 +209,24 @@ def test_folders_beside_videos_or_pictures_are_not_left_out_without_a_word(here)
     assert "a folder of pictures; skipped in it: 1 folder;" in found.notes[0]
 
 
+def test_results_of_runs_are_no_inputs_of_a_folder(here, weights):
+    clip("clip.mp4", 2)
+    for folder in (".", "out"):
+        assert call("run", "clip.mp4", "-o", folder, "-m", weights, "--size", "32", "--side-by-side").returncode == 0
+    found = find_inputs(["."])
+    assert found.sources == ("./clip.mp4",)
+    assert found.notes == (".: 2 results of tfcseg left out, such as overlay.mp4",)
+    assert find_inputs(["./overlay.mp4", "masks"]).sources == ("./overlay.mp4", "masks")  # named by the user
+    Path("clip.mp4").rename("more.mp4"), clip("out/overlay.mp4", 2)  # a file of another program
+    found = find_inputs(["out"])
+    assert found.sources == ("out/overlay.mp4",)
+    Path("data").mkdir(), Path("out").rename("data/out"), Path("masks").rename("data/masks")
+    folder_of_images(here / "data" / "frames", numbered_images(2), ["0.png", "1.png"])
+    found = find_inputs(["data"])
+    assert found.sources == ("data/frames", "data/out/overlay.mp4")
+    assert "data/masks: 2 results of tfcseg left out, such as 00000000.png" in found.notes
+
+
 def test_patterns_that_the_shell_left_alone(here, weights):
     for name, frames in (("a10.mp4", 2), ("a2.mp4", 3), ("b.mp4", 4)):
         clip(f"videos/{name}", frames)

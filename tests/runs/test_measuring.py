@@ -104,7 +104,7 @@ def test_no_more_than_a_few_frames_wait():
 
 
 @pytest.mark.parametrize(("has_flow", "pulse"), [(True, 1), (False, 2)])
-def test_cuts_are_no_pulse(has_flow, pulse):
+def test_cuts_are_no_label_change_and_no_pulse(has_flow, pulse):
     """They are where the flow can follow nothing; without flow, nobody knows."""
     summary = Summary(np.zeros(3))
     for index in range(12):
@@ -114,7 +114,8 @@ def test_cuts_are_no_pulse(has_flow, pulse):
         row = FrameRow(index, 0.0, is_keyframe, None, None, change, flow, 20.0)
         summary.add(row, np.zeros(3), is_cut=has_flow and is_cut)
     assert summary.phases.pulse == pytest.approx(pulse)
-    assert summary.mean("label_change") == pytest.approx(2 / 11)
+    assert summary.mean("label_change") == pytest.approx(0.1 if has_flow else 2 / 11)
+    assert summary.cuts == has_flow
 
 
 @pytest.mark.parametrize(

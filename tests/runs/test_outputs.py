@@ -455,6 +455,10 @@ def test_a_file_in_the_way(tmp_path):
             prepare_output(folder, inputs=[], overwrite=True)
         one_line(caught)
     assert (tmp_path / "file").read_text() == "mine"
+    (tmp_path / "link").symlink_to("nowhere")
+    for folder in (tmp_path / "link", tmp_path / "link" / "out"):
+        with pytest.raises(OutputError, match=r"link' is a symbolic link to nothing; choose another one$"):
+            prepare_output(folder, inputs=[])
 
 
 def test_a_name_that_is_too_long(tmp_path):

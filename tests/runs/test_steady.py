@@ -351,6 +351,21 @@ def test_damaged_probabilities_end_in_one_line(tmp_path):
     assert (refused > 300, refused + read) == (True, 450)
 
 
+@pytest.mark.parametrize(("shift", "is_noisy"), [(0, True), (3, False)])
+def test_masks_that_were_steady_already_are_said_to_be(tmp_path, model, shift, is_noisy):
+    """Noise in the video moves their edges. If they are behind moving things, labels have to change more often."""
+    rng = np.random.default_rng(0)
+    images = [picture(shift * (index % 2)) + rng.normal(0, 25 * is_noisy, (*SIZE, 3)) for index in range(FRAMES)]
+    images = [image.clip(0, 255).astype(np.uint8) for image in images]
+    video = write_video(tmp_path / "a.mkv", images, video=LOSSLESS)
+    stripes = np.full(SIZE, 2, np.uint8)
+    stripes[:, ::8] = 7
+    given = write_masks(tmp_path / "given", [stripes] * FRAMES)
+    report = tfcseg.steady(video, given, tmp_path / "out", model, overlay=False, html=False)
+    assert report.stability.label_change > report.steady.label_change == 0
+    assert any("steady already" in warning for warning in report.warnings) == is_noisy
+
+
 def test_from_python(tmp_path, model):
     given, video = write_masks(tmp_path / "given", flickering()), clip(tmp_path / "a.mkv")
     report = tfcseg.steady(video, given, tmp_path / "out", model, overlay=False, html=False, flow_consistency=False)

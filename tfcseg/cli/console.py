@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 import typer
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import Markdown, TableElement
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -147,8 +149,25 @@ def facts_table(rows: Iterable[tuple[str, str]]) -> Table:
     for _ in range(2):
         table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(plain(name), plain(value))
+        table.add_row(plain(name), _Value(value))
     return table
+
+
+_TIE = "\ue000"  # stands for a blank where lines do not break; rich breaks them at every other blank
+
+
+class _Value:
+    """A value whose lines do not break between a number and its unit."""
+
+    def __init__(self, value: str) -> None:
+        self._text = Text(re.sub(r"(?<=\d) (?=%|fps|px|MB)", _TIE, visible(value)))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._text)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._text, options):
+            yield segment._replace(text=segment.text.replace(_TIE, " "))
 
 
 _Result = TypeVar("_Result")

@@ -17,11 +17,13 @@ from tfcseg.cli import options
 from tfcseg.cli.console import print_error, print_facts, print_json, print_line, print_warning, progress
 from tfcseg.cli.groups import Without, grouped
 from tfcseg.errors import Interrupted, TfcsegError, UsageError, without_passwords
+from tfcseg.exports import MATTE_NAME
 from tfcseg.model.options import InferenceOptions
 from tfcseg.report.html import shown_number as number
 from tfcseg.report.html import shown_percent as percent
 from tfcseg.runs.options import ResultOptions, RunOptions, SteadyOptions
 from tfcseg.runs.state import unfinished_frames
+from tfcseg.spelling import count_of
 from tfcseg.weights.device import DeviceOptions
 from tfcseg.workers import WorkerOptions
 
@@ -188,11 +190,12 @@ def _run_on_ray(
 def _show(outcome: Outcome, *, is_batch: bool, quiet: bool) -> None:
     """Say how an input ended; thousands that were finished before are counted instead."""
     if outcome.report is not None:
+        name = without_passwords(outcome.source)
         for warning in outcome.report.warnings:
             if warning != str(outcome.error):
-                print_warning(warning)
+                print_warning(f"{name}: {warning.removeprefix(f'{name}: ')}" if is_batch else warning)
         if not quiet:
-            print_facts(_summary(outcome.report, outcome.folder))
+            print_facts([*([("input", name)] if is_batch else []), *_summary(outcome.report, outcome.folder)])
     if outcome.status == "failed" and is_batch:
         print_error(str(outcome.error))
     if outcome.status == "skipped" and not (quiet or is_batch):
@@ -243,8 +246,10 @@ def _summary(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
         yield "label change", "not measured"
     else:
         before = "" if steady is None else f", before {percent(steady.label_change)}"
+        cuts = f"; {count_of(stability.cuts, 'cut')} left out" if stability.cuts else ""
         pulse = "" if stability.pulse is None else f"; pulse {stability.pulse:.2f} (1 is steady)"
-        yield "label change", f"{percent(stability.label_change)} of the pixels from frame to frame{before}{pulse}"
+        change = f"{percent(stability.label_change)} of the pixels from frame to frame"
+        yield "label change", f"{change}{before}{cuts}{pulse}"
     if stability.flow_consistency is None:
         yield "flow consistency", "not measured"
     else:
@@ -255,7 +260,7 @@ def _summary(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
         trust = "not calibrated" if error is None else f"off by {percent(error, 1)} on labelled photos"
         doubt = f"{percent(sure.unsure)} of the labels below {percent(sure.unsure_below, 0)}"
         yield "confidence", f"{percent(sure.mean)}, {doubt}; {trust}"
-    if stability.updated_fraction is not None:
+    if stability.updated_fraction or steady is not None:
         updated = "points between keyframes" if steady is None else "pixels"
         yield "updated", f"{percent(stability.updated_fraction)} of the {updated}"
     largest = sorted(report.classes, key=lambda entry: -entry.share)[:5]
@@ -264,7 +269,10 @@ def _summary(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
         shares.append(("no class", report.unlabelled))
     yield "classes", ", ".join(f"{name} {percent(share, 0)}" for name, share in shares)
     if report.outputs:
-        yield "written", f"{folder}: {', '.join(sorted(report.outputs.values()))}"
+        others = sorted(name for name in report.outputs.values() if not MATTE_NAME.fullmatch(name))
+        mattes = (len(report.outputs) - len(others)) // 2
+        names = [*others, *([f"matte_*.mp4 and .webm ({count_of(mattes, 'matte')})"] if mattes else [])]
+        yield "written", f"{folder}: {', '.join(names)}"
 
 
 Video = Annotated[str, typer.Argument(metavar="VIDEO", help="The video, or folder of images, that the masks are of.")]

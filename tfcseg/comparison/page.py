@@ -29,7 +29,8 @@ def write_page(path: Path, comparison: Comparison) -> None:
         "views": [],
     }
     data = None
-    read = {mode: _read_frames(folder / mode / "frames.csv") for mode in comparison.modes}
+    has_flow = comparison.options["flow_consistency"]
+    read = {mode: _read_frames(folder / mode / "frames.csv", has_flow=has_flow) for mode in comparison.modes}
     frames = {mode: found for mode, found in read.items() if found is not None}
     if comparison.kind == "video" and frames:
         timeline, start_s = list(frames.values())[-1]
@@ -41,8 +42,8 @@ def write_page(path: Path, comparison: Comparison) -> None:
     write_html(path, "compare.html", context, data)
 
 
-def _read_frames(path: Path) -> tuple[ThinnedSeries, float] | None:
-    """Series of a frames.csv and the time of its first frame; None if the mode has none."""
+def _read_frames(path: Path, *, has_flow: bool) -> tuple[ThinnedSeries, float] | None:
+    """Series of a frames.csv, without changes at cuts, and the time of its first frame; None if the mode has none."""
     if not path.is_file():
         return None
     timeline, start_s = new_timeline(), 0.0
@@ -50,6 +51,8 @@ def _read_frames(path: Path) -> tuple[ThinnedSeries, float] | None:
         for row in csv.DictReader(file):
             if timeline.frames == 0:
                 start_s = float(row["time_s"])
+            if has_flow and not row["flow_consistency"]:
+                row["label_change"] = ""
             timeline.add([float(row[name]) if row[name] else None for name in SERIES])
     return timeline, start_s
 

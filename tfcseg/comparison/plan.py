@@ -247,10 +247,11 @@ class Comparison(ModelConditions):
         return titles_of(self.modes, self.options["baseline"])
 
     def rows(self) -> Iterator[tuple[Metric, str, dict[str, float | None]]]:
-        """Metrics that any mode has, with their titles and the values of all modes."""
+        """Metrics that any mode has, with their titles and the values of all modes. Most models update no points."""
         for metric in METRICS:
             values = {mode: numbers.get(metric.key) for mode, numbers in self.modes.items()}
-            if any(value is not None for value in values.values()):
+            is_shown = any(values.values()) if metric.key == "updated_fraction" else {*values.values()} - {None}
+            if is_shown:
                 yield metric, metric.title.format(reference=self.titles[self.ratio_of[1]]), values
 
 

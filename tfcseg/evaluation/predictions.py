@@ -53,6 +53,9 @@ class PredictionFolder:
     def scored_on(self, dataset: VspwDataset, label_map: Path | None = None) -> Predictions:
         """Predictions for ``dataset``; ``label_map`` is the file of a label map, None for the built-in one. UsageError
         for a label map without classes of runs: values are then classes of the data set."""
+        if not any((self.directory / name).is_dir() for name in dataset.videos):
+            first = next(iter(dataset.videos))
+            raise DataError(f"{self.directory}: holds no folder of a video, such as {first!r}; give the one that does")
         labels, provenance = self.labels(dataset), {"predictions": str(self.directory)}
         if labels is None:
             if label_map is not None:

@@ -81,6 +81,8 @@ def export(
         seen = _write_frame_by_frame(video, formats, scratch, exported, on_frame)
         if "matte" in formats:
             classes = [index for index in video.shown_indices if seen[index]]
+            if not classes:
+                exported.notes.append("no mattes were written: none of the classes is in the video")
             for name in _write_mattes(video, classes, scratch, folder, on_frame):
                 stem, _, kind = name.rpartition(".")
                 exported.files[stem if kind == "mp4" else f"{stem}_alpha"] = name

@@ -80,10 +80,10 @@ class ConsistencyMeter:
         """Name of the flow: only numbers of equal flows can be compared. None without flow."""
         return f"opencv-dis-{self._preset}-{self._flow_short_side_px}" if self._flow is not None else None
 
-    @property
-    def can_follow(self) -> bool:
-        """Whether the flow is used, and the frames that were compared are large enough for it."""
-        return self._small is not None
+    def is_cut(self, change: FrameConsistency) -> bool:
+        """Whether a frame shows another scene than the one before: the flow can follow nothing there. Without flow,
+        or in frames too small for it, nobody knows."""
+        return self._small is not None and change.flow_consistency is None and change.label_change is not None
 
     def update(self, image: Image, labels: Labels) -> FrameConsistency:
         """Compare the (H, W, 3) RGB ``image`` and its (H, W) ``labels`` with those of the previous call. Raises
@@ -139,7 +139,8 @@ class ConsistencyMeter:
 
 
 class StabilityScores:
-    """Flow consistency and label change over pairs of successive frames of a video, as means that pool."""
+    """Flow consistency and label change over pairs of successive frames of a video, but not across cuts, as means that
+    pool."""
 
     def __init__(self, *, use_flow: bool = True) -> None:
         self._use_flow = use_flow
@@ -160,8 +161,9 @@ class StabilityScores:
 
     def update(self, image: Image, labels: Labels) -> None:
         """Add a frame (H, W, 3) with its (H, W) labels; InputError if the size changes."""
-        for name, value in self._meter.update(image, labels)._asdict().items():
-            if value is not None:
+        change = self._meter.update(image, labels)
+        for name, value in change._asdict().items():
+            if value is not None and not self._meter.is_cut(change):
                 self._found[name].append(value)
 
 

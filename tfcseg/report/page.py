@@ -20,7 +20,7 @@ from tfcseg.report.recorder import PageRecorder
 from tfcseg.report.schema import Report
 
 _STEADY_MEANINGS = {
-    "similarity": "likeness of the features of frames up to three apart, along the motion between them",
+    "similarity": "likeness of the features of frames up to three apart, along the motion",
     "updated_fraction": "pixels whose class is not that of the mask that was given",
 }
 
@@ -35,9 +35,10 @@ def write_page(path: Path, report: Report, recorder: PageRecorder, mask_names: S
     classes = _classes(report, recorder)
     views = _views(path.parent, report, recorder.start_s, tuple(map(quote, mask_names)))
     drawn = lanes({"": recorder.timeline}, meanings=_STEADY_MEANINGS if report.steady else {})
-    name = report.input.path
+    name, source = report.input.path, Path(report.input.path)
+    title = "/".join(source.parts[-2:]) if source.is_dir() else source.name  # folders are often called "images"
     context = {
-        "title": name if "://" in name else Path(name).name or name,  # the end of an address may be a port alone
+        "title": name if "://" in name else title or name,  # the end of an address may be a port alone
         "report": report,
         "frame_rate": float(recorder.frame_rate),
         "frames": recorder.frames,

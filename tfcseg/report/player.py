@@ -126,6 +126,7 @@ def lanes(
     timelines: Mapping[str, ThinnedSeries], keys: Sequence[str] = tuple(_MEANINGS), meanings: Mapping[str, str] = {}
 ) -> list[dict[str, Any]]:
     """Lanes of the quantities ``keys`` that were measured; a series for each of ``timelines``, titled by its name.
+    Without updated points, there is no lane of them.
 
     A series is a curve, or a range where buckets hold several frames (otherwise ``high`` is None). ``meanings`` replace
     those that quantities have in most runs.
@@ -141,7 +142,7 @@ def lanes(
                 is_range = line.frames_per_bucket > 1
                 series.append({"name": name, "low": low.tolist(), "high": high.tolist() if is_range else None})
                 extremes += [float(np.nanmin(low)), float(np.nanmax(high))]
-        if series:
+        if series and (key != "updated_fraction" or max(extremes) > 0):
             title, meaning, ideal = _MEANINGS[key]
             scale = (min(extremes), 1.0) if ideal else (0.0, max(extremes))
             lane = {"key": key, "title": title, "meaning": meanings.get(key, meaning), "ideal": ideal, "scale": scale}

@@ -71,19 +71,20 @@ class PageRecorder:
     ) -> None:
         """Add the next frame: its ``row`` of frames.csv, (K,) class shares, (H, W, 3) RGB and (H, W) labels.
 
-        ``sure`` (h, w) is their confidence. A cut is no unstable moment. The arrays are read later and must not be
-        changed.
+        ``sure`` (h, w) is their confidence. That labels change at a cut is not shown. The arrays are read
+        later and must not be changed.
         """
         index, previous = self.frames, self._previous
         if index == 0:
             self.start_s = row.time_s
-        drawn = replace(row, is_keyframe=row.is_keyframe and not row.is_held)  # a repeated keyframe is none
+        change = None if is_cut else row.label_change
+        # A repeated keyframe is none.
+        drawn = replace(row, is_keyframe=row.is_keyframe and not row.is_held, label_change=change)
         self.timeline.add([getattr(drawn, name) for name in SERIES])
         self.shares.add(shares)
         is_peak = shares > self.peak_shares
         self.peak_shares[is_peak], self.peak_frames[is_peak] = shares[is_peak], index
-        if previous is not None and row.label_change is not None and not is_cut:
-            change = row.label_change
+        if previous is not None and change is not None:
             self._pools["moment"].offer(index, change, lambda: self._moment(row, image, previous, labels))
         if sure is not None and row.unsure is not None and row.label_change != 0:  # a still picture is shown once
             is_unsure = sure < 255 * self.unsure_below

@@ -104,7 +104,7 @@ class SpeedFacts:
 class StabilityFacts:
     """Means over frames, and how many of the frames were keyframes."""
 
-    label_change: float | None
+    label_change: float | None  # without cuts
     flow_consistency: float | None
     optical_flow: str | None  # which optical flow was followed
     similarity: float | None
@@ -112,6 +112,7 @@ class StabilityFacts:
     keyframes: int
     pulse: float | None = None
     """Greatest mean label change of a phase of the keyframe interval ÷ mean over phases, without cuts."""
+    cuts: int | None = None  # frames that show another scene than the one before; None: nobody knows without flow
 
 
 @dataclass(frozen=True, slots=True)

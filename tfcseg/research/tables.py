@@ -134,9 +134,11 @@ def _each(make: Callable[[Result], str], results: Sequence[Result]) -> str:
 
 
 def comparison_table(result: Result) -> str:
-    """A column per mode of a compare.json."""
+    """A column per mode of a compare.json, without updated points if there are none."""
     modes = {f"`{mode}`": scores for mode, scores in result["modes"].items()}
-    return table("", COMPARED, modes.items(), columns=True) + "\n\n" + _conditions(result)
+    has_updates = any(scores.get("updated_fraction") for scores in modes.values())
+    rows = [row for row in COMPARED if has_updates or not row[0].startswith("points updated")]
+    return table("", rows, modes.items(), columns=True) + "\n\n" + _conditions(result)
 
 
 def gain_table(results: Sequence[Result]) -> str:
@@ -409,7 +411,7 @@ def _machine(result: Result) -> str:
 def _model_conditions(result: Result) -> str:
     weights = "random weights, " if result["random_weights"] else ""
     share = result["updated_fraction"]
-    points = "" if share is None else f", {share:.1f} % of the points updated"
+    points = "" if not share else f", {share:.1f} % of the points updated"
     return f"{_model_name(result)}: {weights}{result['model']['classes']} classes, {_network_input(result)}{points}."
 
 

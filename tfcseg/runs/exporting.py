@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from fractions import Fraction
@@ -17,7 +18,7 @@ from tfcseg.errors import DataError, UsageError
 from tfcseg.exports import FILE_NAMES
 from tfcseg.exports.export import Exported, check_formats, check_names, export, matte_names
 from tfcseg.exports.labelled_video import LabelledVideo
-from tfcseg.files import claimed_files, identity, read_json_object
+from tfcseg.files import identity, read_json_object, refuse_results
 from tfcseg.labels.label_sets import NO_CLASS, LabelSet, named_classes
 from tfcseg.media.frames import Image, prefetch_frames
 from tfcseg.media.images import natural_key
@@ -28,7 +29,7 @@ from tfcseg.media.source import Given, Source
 from tfcseg.options import OnProgress
 from tfcseg.runs.job import Job
 from tfcseg.runs.options import ResultOptions
-from tfcseg.runs.outputs import OutputDir, folder_lock, numbered
+from tfcseg.runs.outputs import OutputDir, folder_lock, numbered, refuse_foreign
 from tfcseg.runs.state import unfinished_frames
 
 SCRATCH = "exports"  # folder in the state folder where exports are until all of them are complete
@@ -120,7 +121,11 @@ def export_run(
     names = {FILE_NAMES[name] for name in options.formats if name in FILE_NAMES}
     if "matte" in options.formats:
         names |= {name for index in video.shown_indices for name in matte_names(labels, index)}
-    with claimed_files(folder, sorted(names), overwrite=overwrite), folder_lock(folder) as state:
+    existing = [path for name in sorted(names) if os.path.lexists(path := folder / name)]
+    refuse_foreign(existing, "rename it")
+    if not overwrite:
+        refuse_results(existing, "rename what is there")
+    with folder_lock(folder) as state:
         return export(video, options.formats, folder, state / SCRATCH, on_frame)
 
 

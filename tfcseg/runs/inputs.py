@@ -19,7 +19,7 @@ from tfcseg.errors import InputError, UsageError, without_passwords
 from tfcseg.files import errors_as
 from tfcseg.media.images import natural_key
 from tfcseg.media.source import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Source
-from tfcseg.runs.outputs import default_output
+from tfcseg.runs.outputs import default_output, is_result
 from tfcseg.runs.resuming import holds_input
 from tfcseg.spelling import count_of
 
@@ -104,7 +104,8 @@ def _matches(name: str) -> list[str]:
 
 
 def _in_folder(folder: str, notes: list[str], *, is_outer: bool = True) -> list[str]:
-    """The folder itself if it holds images; else its videos, or what its folders hold. What is left out is noted."""
+    """The folder itself if it holds images; else its videos, or what its folders hold. What is left out is noted, such
+    as results of runs."""
     try:
         with os.scandir(folder) as entries:
             found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: natural_key(e.name))
@@ -118,6 +119,14 @@ def _in_folder(folder: str, notes: list[str], *, is_outer: bool = True) -> list[
         [path for path in files if Path(path).suffix.lower() in suffixes]
         for suffixes in (VIDEO_SUFFIXES, IMAGE_SUFFIXES)
     )
+    results = [path for path in videos if is_result(Path(path))]
+    videos = [path for path in videos if path not in results]
+    if not is_outer and images and is_result(Path(images[0])):  # masks, or pictures of the confidence
+        results, images = [*results, *images], []
+    if results:
+        notes.append(
+            f"{folder}: {count_of(len(results), 'result')} of tfcseg left out, such as {Path(results[0]).name}"
+        )
     inner_notes: list[str] = []
     inner = [_in_folder(each, inner_notes, is_outer=False) for each in folders if is_outer]
     if not (videos or images):

@@ -59,9 +59,7 @@ class OutputDir:
     def own_results(self) -> list[Path]:
         """Existing results; raises OutputError if other files have their names, which even --overwrite keeps."""
         results = self.results()
-        for path in results:
-            if path.is_dir() or not is_own(path):
-                raise OutputError(f"{str(path)!r} was not written by tfcseg and is kept; choose another output folder")
+        refuse_foreign(results, "choose another output folder")
         return results
 
     def remove_results(self) -> None:
@@ -123,13 +121,20 @@ def claimed_output(directory: str | Path, *, inputs: Iterable[Path], overwrite: 
     with removed_if_unused(output.path), folder_lock(output.path):
         frames = unfinished_frames(output.path)
         if not overwrite and frames is None:
-            refuse_results(output.own_results())
+            refuse_results(output.own_results(), "choose another output; --resume skips what is finished")
         elif not overwrite and output.holds_frames():
             raise OutputError(
                 f"{str(output.path)!r} holds an unfinished run ({frames} frames done); use --resume to continue it, "
                 "--overwrite to start again, or choose another folder"
             )
         yield output
+
+
+def refuse_foreign(results: Iterable[Path], advice: str) -> None:
+    """Raise OutputError if files with names of results were not written by tfcseg."""
+    for path in results:
+        if path.is_dir() or not is_own(path):
+            raise OutputError(f"{str(path)!r} was not written by tfcseg and is kept; {advice}")
 
 
 def is_own(path: Path) -> bool:
@@ -148,6 +153,13 @@ def is_own(path: Path) -> bool:
         file.seek(-min(len(mark), os.fstat(file.fileno()).st_size), os.SEEK_END)
         return not start or mark in start or file.read() == mark  # empty: a run failed, or nothing is lost
     return False
+
+
+def is_result(path: Path) -> bool:
+    """Whether a picture or video is one that a run wrote, under the name that it gave it."""
+    if path.suffix == ".png":
+        return is_own(path) and path.stat().st_size > 0
+    return bool(path.name in RESULT_NAMES or MATTE_NAME.fullmatch(path.name)) and is_own(path)
 
 
 _ATTEMPTS = 100

@@ -360,8 +360,8 @@ class FrameMeasurer:
             yield frame, shares, _row(frame, changes, self._unsure_below)
 
     def is_cut(self, row: FrameRow) -> bool:
-        """Whether a frame of `finished` shows another scene than the one before: the flow can follow nothing there."""
-        return self._meter.can_follow and row.flow_consistency is None and row.label_change is not None
+        """Whether a frame of `finished` shows another scene than the one before."""
+        return self._meter.is_cut(FrameConsistency(row.label_change, row.flow_consistency))
 
     def close(self) -> None:
         """Stop the threads and drop unfinished frames."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ class Summary:
     repeated: int = 0
     """Frames that repeat the picture of the one before. The fields below count the others."""
     keyframes: int = 0
+    cuts: int = 0  # frames whose labels are not compared with those before
     filled: int = 0  # frames without a mask that got one
     ids: dict[str, float] = field(default_factory=dict)
     """Sums of the shares of ids in masks of 16 bits, since several ids have one label."""
@@ -68,9 +69,12 @@ class Summary:
         return self.totals[name] / self.counts[name] if name in self.counts else None
 
     def add(self, row: FrameRow, shares: NDArray[np.float64], *, is_cut: bool = False) -> None:
-        """Add one frame: its measurements and the (K,) ``shares`` of its classes."""
+        """Add one frame: its measurements and the (K,) ``shares`` of its classes. At a cut, labels change anyway."""
         self.frames += 1
+        self.cuts += is_cut
         self.shares += shares
+        if is_cut:
+            row = replace(row, label_change=None, label_change_before=None)
         is_copy = row.model_ms is None  # of the result of the frame before
         for name in _OF_ALL if is_copy else (*_OF_ALL, *_OF_COMPUTED):
             self.measure(name, getattr(row, name))
@@ -78,7 +82,7 @@ class Summary:
             self.repeated += 1
             return
         self.keyframes += row.is_keyframe
-        self.phases.add(is_keyframe=row.is_keyframe, label_change=None if is_cut else row.label_change)
+        self.phases.add(is_keyframe=row.is_keyframe, label_change=row.label_change)
         self.measure("keyframe_ms" if row.is_keyframe else "non_keyframe_ms", row.model_ms)
 
     def add_ids(self, mask: Mask) -> None:
@@ -110,23 +114,8 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
     misses = not card.measured or (options.sides == "one" and options.threshold > 0)
     if not card.config.repairs and misses and options.mode == "tfc" and options.uses_memory:
         warnings.append(f"model {card.name} is {DESCRIPTION}")
-    steady = None
     if job.given is not None:
-        steady = SteadyFacts(
-            masks=str(job.given.path),
-            void=job.given.void,
-            given=len(job.given.files),
-            filled=summary.filled,
-            label_change=mean("label_change_before"),
-            flow_consistency=mean("flow_consistency_before"),
-        )
-        missing = summary.frames - len(job.given.files)
-        left = missing - summary.filled
-        if missing:
-            warnings.append(
-                f"{missing} of {summary.frames} frames have no mask in {job.given.path}: {summary.filled} got one from "
-                f"those around them, {left} {'has' if left == 1 else 'have'} none"
-            )
+        warnings += _steady_warnings(summary, job.given)
     return Report(
         tfcseg=version("tfcseg"),
         input=_input_facts(job, writer, live),
@@ -141,6 +130,7 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
             updated_fraction=mean("updated_fraction"),
             keyframes=summary.keyframes,
             pulse=summary.phases.pulse,
+            cuts=None if writer.measurer.flow_name is None else summary.cuts,
         ),
         confidence=ConfidenceFacts(
             mean("confidence"),
@@ -152,9 +142,33 @@ def build_report(job: Job, writer: ResultWriter, live: NewestFrames | None, expo
         classes=_class_facts(job, summary),
         outputs=writer.outputs | exported.files,
         warnings=tuple(warnings),
-        steady=steady,
+        steady=None if job.given is None else _steady_facts(summary, job.given),
         run=job.identity,
     )
+
+
+def _steady_facts(summary: Summary, given: MaskFolder) -> SteadyFacts:
+    return SteadyFacts(
+        masks=str(given.path),
+        void=given.void,
+        given=len(given.files),
+        filled=summary.filled,
+        label_change=summary.mean("label_change_before"),
+        flow_consistency=summary.mean("flow_consistency_before"),
+    )
+
+
+def _steady_warnings(summary: Summary, given: MaskFolder) -> Iterator[str]:
+    mean, missing = summary.mean, summary.frames - len(given.files)
+    rise, gain = ((mean(name) or 0) - (mean(f"{name}_before") or 0) for name in ("label_change", "flow_consistency"))
+    if mean("flow_consistency") is not None and rise > max(0, gain):  # it would also rise where labels lagged
+        yield "the masks were steady already, and labels now change more often; use the given ones"
+    left = missing - summary.filled
+    if missing:
+        yield (
+            f"{missing} of {summary.frames} frames have no mask in {given.path}: {summary.filled} got one from "
+            f"those around them, {left} {'has' if left == 1 else 'have'} none"
+        )
 
 
 def option_facts(model: Known, options: InferenceOptions) -> OptionFacts:
