@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from tfcseg.errors import DataError, OutputError
 from tfcseg.files import errors_as, make_folder, replace_atomically
+from tfcseg.media.probing import open_container
 
 Mask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 """(H, W) values: class indices or ids of instances."""
@@ -248,7 +249,7 @@ def read_label_video(path: Path) -> Iterator[Labels]:
     Raises DataError for a file that cannot be read or has colours.
     """
     try:
-        with path.open("rb") as file, av.open(file, "r", format="matroska") as container:
+        with path.open("rb") as file, open_container(file, "matroska") as container:
             if not container.streams.video:
                 raise DataError(f"{path}: holds no video")
             stream = container.streams.video[0]

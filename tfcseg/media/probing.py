@@ -78,6 +78,12 @@ class SourceStream:
     audio_lead_s: float  # from ffmpeg's zero for audio to the start of the container; negative if audio starts later
 
 
+def open_container(file: Any, format_name: str | None = None, **settings: Any) -> InputContainer:
+    """Open a file or an address for reading; titles and other texts in it need not be UTF-8."""
+    container: InputContainer = av.open(file, "r", format_name, metadata_errors="replace", **settings)
+    return container
+
+
 def probe_video(source: Source) -> SourceStream:
     """Examine a video file, or one on a server; InputError describes what is not a video."""
     if source.kind == "address":
@@ -101,7 +107,7 @@ def probe_readable(readable: Any, source: Source, head: bytes, *, is_file: bool 
     try:
         # Not "options", which also apply to streams and crash on those that appear late, as in FLV.
         limits = {"protocol_whitelist": LOCAL_PROTOCOLS, "format_whitelist": _FORMATS}
-        container = av.open(readable, "r", named, container_options=limits, metadata_errors="replace")
+        container = open_container(readable, named, container_options=limits)
     except av.FFmpegError:
         raise InputError(f"{source.name}: not a video: it is {describe_content(head)}") from None
     with container:
@@ -112,7 +118,7 @@ def _probe_address(source: Source) -> SourceStream:
     limits = {"protocol_whitelist": NETWORK_PROTOCOLS, "format_whitelist": _FORMATS}
     timeout = (NETWORK_TIMEOUT_S, NETWORK_TIMEOUT_S)
     try:
-        container = av.open(source.given, "r", container_options=limits, metadata_errors="replace", timeout=timeout)
+        container = open_container(source.given, container_options=limits, timeout=timeout)
     except (av.InvalidDataError, av.ArgumentError):  # the latter for playlists and other disabled formats
         raise InputError(f"{source.name}: not a video that can be read from a server") from None
     except av.ExitError:
