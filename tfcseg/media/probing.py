@@ -38,6 +38,7 @@ _MAX_PACKETS_TO_FIRST_FRAME = 1000
 _MOST_STRETCHED = 64
 _HD_LINES = 720  # rows from which players assume HD colours for untagged video
 _UNTAGGED, _BT2020 = 2, 9
+_HAS_STRICT_TEXT = int(av.__version__.split(".")[0]) < 19  # later versions of PyAV take any text, and no such setting
 _NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
 _MOTION_JPEG_SUFFIXES = {".mjpeg", ".mjpg"}
@@ -80,7 +81,9 @@ class SourceStream:
 
 def open_container(file: Any, format_name: str | None = None, **settings: Any) -> InputContainer:
     """Open a file or an address for reading; titles and other texts in it need not be UTF-8."""
-    container: InputContainer = av.open(file, "r", format_name, metadata_errors="replace", **settings)
+    if _HAS_STRICT_TEXT:
+        settings["metadata_errors"] = "replace"
+    container: InputContainer = av.open(file, "r", format_name, **settings)
     return container
 
 
@@ -215,8 +218,8 @@ def _describe_stream(
     is_turned = rotation % 180 == 90
     width, height = (frame.height, frame.width) if is_turned else (frame.width, frame.height)
     is_timed = not formats & RAW_FORMATS
-    average = stream.average_rate if is_timed else stream.guessed_rate
-    rate, is_even, places = choose_rate(times_s, average, (stream.guessed_rate, stream.base_rate))
+    average, guessed, base = map(_exact, (stream.average_rate, stream.guessed_rate, stream.base_rate))
+    rate, is_even, places = choose_rate(times_s, average if is_timed else guessed, (guessed, base))
     duration_s, is_length_known = _read_duration(container, stream) if is_timed else (None, False)
     declared = None if duration_s is None else round(duration_s * rate)
     if not is_even:
@@ -267,6 +270,11 @@ def _describe_stream(
     )
 
 
+def _exact(number: Any) -> Fraction | None:
+    """A number of PyAV, which has a type of its own from version 19 on; None if it is unknown, then 0."""
+    return Fraction(number) if number else None
+
+
 def _find_alpha(stream: VideoStream, frame: VideoFrame) -> tuple[bool, str | None]:
     """Whether frames have an alpha channel, and the decoder to request for it."""
     if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 store alpha separately
@@ -277,7 +285,7 @@ def _find_alpha(stream: VideoStream, frame: VideoFrame) -> tuple[bool, str | Non
 
 def _find_aspect(stream: VideoStream) -> Fraction:
     """Width of a pixel by its height; 1 if it is missing or implausible."""
-    aspect = stream.sample_aspect_ratio
+    aspect = _exact(stream.sample_aspect_ratio)
     return aspect if aspect and Fraction(1, _MOST_STRETCHED) <= aspect <= _MOST_STRETCHED else Fraction(1)
 
 
