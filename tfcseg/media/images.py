@@ -166,7 +166,7 @@ def _decode(path: Path) -> tuple[Image, bool, bool]:
     if not data:
         raise InputError(f"{path}: the image is empty (0 bytes)")
     if data[4:12] in _AVIF and not PIL.features.check("avif"):
-        raise InputError(f"{path}: this Pillow cannot read AVIF pictures; update it (11.3 or later), or convert to PNG")
+        raise InputError(f"{path}: this Pillow was built without AVIF; convert the picture to PNG")
     try:
         if data.startswith(_PNG):  # its checksums are not looked at when it is decoded
             _open(data).verify()

@@ -98,7 +98,7 @@ def read_values(path: Path, colours: Colours | None = None) -> tuple[Mask, MaskF
         with PIL.Image.open(path, formats=("PNG",)) as picture:
             if header.is_colour:
                 return _of_colours(path, np.asarray(picture.convert("RGB")), colours or {})
-            palette = picture.palette.tobytes() if picture.mode == "P" and picture.palette else None
+            palette = bytes(picture.getpalette() or []) if picture.mode == "P" else None
             form = MaskForm(picture.mode, header.bits, palette, picture.info.get("transparency"))
             values = np.asarray(picture)
             return values.astype(np.uint16) if form.mode == "I;16" else values.astype(np.uint8), form
