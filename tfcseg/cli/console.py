@@ -73,8 +73,7 @@ def progress(*, shown: bool, unit: str = "", has_time: bool = True) -> Iterator[
         *([TimeRemainingColumn()] if has_time else []),
     )
     tasks = {}
-    bar = Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal()))
-    with nullcontext() if bar.disable else bar:  # before rich 14.3, a disabled one ends with an empty line, too
+    with Progress(*columns, console=stderr, transient=True, disable=not (shown and is_terminal())) as bar:
 
         def on_progress(task: str, done: int, total: int | None, note: str = unit) -> None:
             if task not in tasks:

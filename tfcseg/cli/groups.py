@@ -92,7 +92,7 @@ def _parameter(field: Declared, default_text: str, heading: str | None) -> inspe
         settings["autocompletion"] = completing(option.choices or option.suggestions)
     if option.is_list:
         kind, default = list[str], None
-        settings["callback"] = lambda values: values if split_list(values) else []
+        settings["callback"] = lambda values: values if split_list(values) else None
     # Typer would add --no-… to a switch that is off by default.
     flags = (field.flag,) if default is False and not option.flags else option.flags
     typed = typer.Argument(**settings) if option.is_argument else typer.Option(*flags, **settings)
