@@ -80,7 +80,7 @@ def rtsp_server(clip):
         packets.bind(("127.0.0.1", 0))
         target = f"rtp://127.0.0.1:{packets.getsockname()[1]}"
         process = ffmpeg_sends(clip, "-f", "rtp", target, stdout=subprocess.PIPE)
-        lines = [process.stdout.readline().decode().strip() for _ in range(12)]
+        lines = [line.decode().strip() for line in iter(process.stdout.readline, b"\n")]
         sdp = [re.sub(r"(?<=m=video )\d+", "0", line) for line in lines if re.match(r"[a-z]=", line)]
         description = "\r\n".join([*sdp, "a=control:video", ""])
         thread = threading.Thread(target=_serve, args=(door, packets, description), daemon=True)

@@ -617,13 +617,14 @@ def test_all_pictures_of_an_animation_are_frames(tmp_path, suffix):
     assert (numbers, info.frame_rate, warnings) == (list(range(12)), 25, [])
 
 
-def test_of_an_animated_webp_the_first_picture_is_read_and_the_rest_is_mentioned(tmp_path):
+def test_an_animated_webp_is_a_video_or_what_is_left_out_is_mentioned(tmp_path):
     pictures = [PIL.Image.fromarray(image) for image in numbered_images(6)]
     path = tmp_path / "moving.webp"
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40, lossless=True)
     numbers, _, _, warnings = decode(path)
-    assert numbers == [0]
-    assert warnings == ["1 file with several pictures, of which the first was read: moving.webp"]
+    if numbers != list(range(6)):  # before PyAV 19
+        assert numbers == [0]
+        assert warnings == ["1 file with several pictures, of which the first was read: moving.webp"]
 
 
 @pytest.mark.parametrize("matrix", ["bt709", "smpte170m"])

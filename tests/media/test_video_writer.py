@@ -147,6 +147,15 @@ def test_sound_that_nothing_can_read_is_dropped_with_the_reason(tmp_path):
     assert (probe(tmp_path / "out.mp4").audio, probe(tmp_path / "out.mp4").frames_declared) == (None, 25)
 
 
+def test_a_title_need_not_be_utf8(tmp_path):
+    latin = ("-metadata", "title=caf\udce9")  # the byte E9
+    source = write_clip(tmp_path / "in.mp4", 25, audio=("sine=d=1", AAC), extra=latin)
+    assert b"caf\xe9" in source.read_bytes()
+    writer = write(tmp_path / "out.mp4", numbered_images(25), audio_from=source)
+    assert (writer.audio, probe(tmp_path / "out.mp4").audio) == ("copied", "aac")
+    assert not is_our_video(source)
+
+
 def test_sources_without_sound(tmp_path):
     silent = write_clip(tmp_path / "in.mp4", 3)
     text = tmp_path / "notes.txt"

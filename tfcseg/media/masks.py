@@ -24,6 +24,7 @@ from tfcseg.errors import DataError, OutputError
 from tfcseg.files import errors_as, make_folder, replace_atomically
 from tfcseg.media.frames import check_size
 from tfcseg.media.images import open_picture
+from tfcseg.media.probing import open_container
 
 Mask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 """(H, W) values: class indices or ids of instances."""
@@ -100,9 +101,9 @@ def read_values(path: Path, colours: Colours | None = None) -> tuple[Mask, MaskF
         with open_picture(path, ("PNG",)) as picture:
             if header.is_colour:
                 return _of_colours(path, np.asarray(picture.convert("RGB")), colours or {})
-            values = np.asarray(picture)  # older Pillows have the palette only then
-            palette = picture.palette.tobytes() if picture.mode == "P" and picture.palette else None
+            palette = bytes(picture.getpalette() or []) if picture.mode == "P" else None
             form = MaskForm(picture.mode, header.bits, palette, picture.info.get("transparency"))
+            values = np.asarray(picture)
             return values.astype(np.uint16) if form.mode == "I;16" else values.astype(np.uint8), form
     except (OSError, SyntaxError, ValueError, zlib.error) as error:
         raise DataError(f"mask {str(path)!r} is damaged: {error}") from error
@@ -257,7 +258,7 @@ def read_label_video(path: Path) -> Iterator[Labels]:
     Raises DataError for a file that cannot be read or has colours.
     """
     try:
-        with path.open("rb") as file, av.open(file, "r", format="matroska") as container:
+        with path.open("rb") as file, open_container(file, "matroska") as container:
             if not container.streams.video:
                 raise DataError(f"{path}: holds no video")
             stream = container.streams.video[0]

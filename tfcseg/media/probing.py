@@ -38,6 +38,7 @@ _MAX_PACKETS_TO_FIRST_FRAME = 1000
 _MOST_STRETCHED = 64
 _HD_LINES = 720  # rows from which players assume HD colours for untagged video
 _UNTAGGED, _BT2020 = 2, 9
+_HAS_STRICT_TEXT = int(av.__version__.split(".")[0]) < 19  # later versions of PyAV take any text, and no such setting
 _NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
 _MOTION_JPEG_SUFFIXES = {".mjpeg", ".mjpg"}
@@ -78,6 +79,14 @@ class SourceStream:
     audio_lead_s: float  # from ffmpeg's zero for audio to the start of the container; negative if audio starts later
 
 
+def open_container(file: Any, format_name: str | None = None, **settings: Any) -> InputContainer:
+    """Open a file or an address for reading; titles and other texts in it need not be UTF-8."""
+    if _HAS_STRICT_TEXT:
+        settings["metadata_errors"] = "replace"
+    container: InputContainer = av.open(file, "r", format_name, **settings)
+    return container
+
+
 def probe_video(source: Source) -> SourceStream:
     """Examine a video file, or one on a server; InputError describes what is not a video."""
     if source.kind == "address":
@@ -101,7 +110,7 @@ def probe_readable(readable: Any, source: Source, head: bytes, *, is_file: bool 
     try:
         # Not "options", which also apply to streams and crash on those that appear late, as in FLV.
         limits = {"protocol_whitelist": LOCAL_PROTOCOLS, "format_whitelist": _FORMATS}
-        container = av.open(readable, "r", named, container_options=limits, metadata_errors="replace")
+        container = open_container(readable, named, container_options=limits)
     except av.FFmpegError:
         raise InputError(f"{source.name}: not a video: it is {describe_content(head)}") from None
     with container:
@@ -112,7 +121,7 @@ def _probe_address(source: Source) -> SourceStream:
     limits = {"protocol_whitelist": NETWORK_PROTOCOLS, "format_whitelist": _FORMATS}
     timeout = (NETWORK_TIMEOUT_S, NETWORK_TIMEOUT_S)
     try:
-        container = av.open(source.given, "r", container_options=limits, metadata_errors="replace", timeout=timeout)
+        container = open_container(source.given, container_options=limits, timeout=timeout)
     except (av.InvalidDataError, av.ArgumentError):  # the latter for playlists and other disabled formats
         raise InputError(f"{source.name}: not a video that can be read from a server") from None
     except av.ExitError:
@@ -209,8 +218,8 @@ def _describe_stream(
     is_turned = rotation % 180 == 90
     width, height = (frame.height, frame.width) if is_turned else (frame.width, frame.height)
     is_timed = not formats & RAW_FORMATS
-    average = stream.average_rate if is_timed else stream.guessed_rate
-    rate, is_even, places = choose_rate(times_s, average, (stream.guessed_rate, stream.base_rate))
+    average, guessed, base = map(_exact, (stream.average_rate, stream.guessed_rate, stream.base_rate))
+    rate, is_even, places = choose_rate(times_s, average if is_timed else guessed, (guessed, base))
     duration_s, is_length_known = _read_duration(container, stream) if is_timed else (None, False)
     declared = None if duration_s is None else round(duration_s * rate)
     if not is_even:
@@ -261,6 +270,11 @@ def _describe_stream(
     )
 
 
+def _exact(number: Any) -> Fraction | None:
+    """A number of PyAV, which has a type of its own from version 19 on; None if it is unknown, then 0."""
+    return Fraction(number) if number else None
+
+
 def _find_alpha(stream: VideoStream, frame: VideoFrame) -> tuple[bool, str | None]:
     """Whether frames have an alpha channel, and the decoder to request for it."""
     if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 store alpha separately
@@ -271,7 +285,7 @@ def _find_alpha(stream: VideoStream, frame: VideoFrame) -> tuple[bool, str | Non
 
 def _find_aspect(stream: VideoStream) -> Fraction:
     """Width of a pixel by its height; 1 if it is missing or implausible."""
-    aspect = stream.sample_aspect_ratio
+    aspect = _exact(stream.sample_aspect_ratio)
     return aspect if aspect and Fraction(1, _MOST_STRETCHED) <= aspect <= _MOST_STRETCHED else Fraction(1)
 
 

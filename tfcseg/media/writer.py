@@ -25,7 +25,7 @@ from tfcseg.errors import OutputError, TfcsegError
 from tfcseg.files import output_errors, sync
 from tfcseg.media.ffmpeg import FfmpegProcess, input_arguments
 from tfcseg.media.frames import select_frames
-from tfcseg.media.probing import SourceStream, probe_video
+from tfcseg.media.probing import SourceStream, open_container, probe_video
 from tfcseg.media.source import Source
 
 COMMENT = "made by tfcseg"
@@ -236,7 +236,7 @@ def join_parts(parts: Sequence[Path], target: Path, frame_rate: Fraction) -> Non
 def is_our_video(path: Path) -> bool:
     """Whether tfcseg wrote a .mp4, .webm or .mkv."""
     kind = "mp4" if path.suffix == ".mp4" else "matroska"
-    with contextlib.suppress(OSError, av.FFmpegError), path.open("rb") as file, av.open(file, format=kind) as video:
+    with contextlib.suppress(OSError, av.FFmpegError), path.open("rb") as file, open_container(file, kind) as video:
         return COMMENT in video.metadata.values()
     return False
 
@@ -298,7 +298,7 @@ def _add_sound(video: Path, sound: Sound, track: Path, target: Path) -> str:
 def _has_sound(track: Path) -> bool:
     """Whether there is sound in the range; it may end long before the video."""
     try:
-        with track.open("rb") as file, av.open(file) as container:
+        with track.open("rb") as file, open_container(file) as container:
             return len(container.streams.audio) > 0
     except av.FFmpegError:
         return False

@@ -55,7 +55,7 @@ def find_shift(keyframe: Tensor, current: Tensor) -> Shift | None:
     """
     cells, _ = find_matches(F.normalize(keyframe, dim=1), F.normalize(current, dim=1))
     # An exported graph has no branches: it also moves by nothing.
-    if not torch.compiler.is_exporting() and not cells.any():
+    if not torch.compiler.is_compiling() and not cells.any():
         return None
     coarse = (cells / 2).round().long()
     cells = F.interpolate(cells, scale_factor=2.0, mode="bilinear", align_corners=False).round().long()
@@ -121,7 +121,7 @@ def near_cosines(keyframe: Tensor, current: Tensor, near: Tensor) -> Tensor:
     rows = (interval * h + y.clamp(0, h - 1)[..., :, None]) * w + x.clamp(0, w - 1)[..., None, :]
     vectors = keyframe.permute(0, 2, 3, 1).reshape(-1, channels)
     blocks = current.view(frames, channels, h // 2, 2, w // 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, channels)
-    is_cached = near.device.type == "cpu" and not torch.compiler.is_exporting()
+    is_cached = near.device.type == "cpu" and not torch.compiler.is_compiling()
     at_once = BLOCKS if is_cached else len(blocks)
     products = [
         torch.bmm(part, vectors.index_select(0, there.flatten()).view(-1, 16, channels).transpose(1, 2))
@@ -166,7 +166,7 @@ def refine(scores: Tensor, near: Tensor, best: Tensor) -> Tensor:
 def _best(scores: Tensor) -> Tensor:
     """Index (B, h, w) of the greatest of (B, S, h, w), channels_last."""
     vectors = scores.permute(0, 2, 3, 1)
-    return vectors.argmax(dim=-1) if torch.compiler.is_exporting() else greatest(vectors.detach())
+    return vectors.argmax(dim=-1) if torch.compiler.is_compiling() else greatest(vectors.detach())
 
 
 def move(keyframe: Tensor, rows: Tensor | None, frames: int) -> Tensor:

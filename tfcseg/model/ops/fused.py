@@ -108,7 +108,7 @@ def _can_fuse(x: Tensor) -> bool:
 
 def is_for_onednn(x: Tensor) -> bool:
     """Whether oneDNN computes layers of ``x`` here, given its memory format."""
-    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_exporting():
+    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
     # Autocast would not cast weights for these operations.
     return not torch.is_autocast_enabled("cpu") and x.dtype in _fusable_types()
