@@ -31,13 +31,18 @@ def known_name(what: str, word: str, known: Sequence[str]) -> str:
 
 
 def hint(word: str, known: Sequence[str]) -> str:
-    """Return ``did you mean …?`` with the names that ``word`` begins, if they are few, or the closest one of about its
-    length; else ``there are …`` with all names."""
+    """Return ``did you mean …?`` with the names that ``word`` may mean, or ``there are …`` with all names."""
+    likely = likely_names(word, known)
+    return f"did you mean {' or '.join(likely)}?" if likely else f"there are {', '.join(known)}"
+
+
+def likely_names(word: str, known: Sequence[str]) -> list[str]:
+    """Names that ``word`` begins, if they are few, or else the closest one of about its length, if there is one."""
     spelt, typed = {name.casefold(): name for name in known}, word.strip().casefold()
     begun = [name for name in spelt if typed and name.startswith(typed)]
     similar = [name for name in spelt if abs(len(name) - len(typed)) <= max(1, len(typed) // 4)]
     close = begun if 0 < len(begun) <= 3 else difflib.get_close_matches(typed, similar, n=1)
-    return f"did you mean {' or '.join(spelt[name] for name in close)}?" if close else f"there are {', '.join(known)}"
+    return [spelt[name] for name in close]
 
 
 def count_of(number: int, noun: str) -> str:

@@ -17,7 +17,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 from tfcseg.cli.console import print_error
 from tfcseg.errors import Interrupted, TfcsegError, UsageError
 from tfcseg.files import errors_as
-from tfcseg.spelling import hint
+from tfcseg.spelling import hint, likely_names
 
 # typer uses click's exceptions or, in later versions, its own copies; this is the usage error in either case.
 _TyperUsageError = cast("type[Exception]", typer.BadParameter.__base__)
@@ -29,6 +29,14 @@ _reports: list[TfcsegError] = []
 
 class Command(TyperCommand):
     """A command whose help lists options under headings and never truncates a name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command's arguments; an error names the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except _TyperUsageError as error:
+            cast(Any, error).ctx = ctx
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then the options by group."""
@@ -129,7 +137,7 @@ def _explain(error: Exception) -> str:
     found: Any = error
     option, near = getattr(found, "option_name", None), getattr(found, "possibilities", None)
     if option and near:
-        return f"no such option {option}; did you mean {' or '.join(sorted(near))}?"
+        return f"no such option {option}; did you mean {' or '.join(likely_names(option, near) or sorted(near))}?"
     message = found.format_message().rstrip(".")
     command = "tfcseg" if found.ctx is None else found.ctx.command_path
     return f"{message[:1].lower()}{message[1:]}; see {command} --help"

@@ -219,8 +219,7 @@ def average_files(out: Path, parts: Sequence[str]) -> ModelCard:
     """Average ``parts``, each ``WEIGHTS=SHARE``, and write the file ``out``; returns its card.
 
     The card is that of the first file without its measurements; data and licences are those of all, and the description
-    names them. Raises UsageError for
-    an invalid part, WeightsError for networks of different shapes.
+    names them. Raises UsageError for an invalid part, WeightsError for networks of different shapes.
     """
     models, shares = [], []
     for part in parts:
