@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import queue
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
@@ -205,7 +206,7 @@ def prefetch(items: Iterable[_T], depth: int, stop: Callable[[], None] = lambda:
     finally:
         stopped.set()
         stop()
-        while thread.is_alive():
+        while thread.is_alive() and not sys.is_finalizing():  # no thread goes on then
             with suppress(queue.Empty):  # it may wait for a place
                 ready.get_nowait()
             thread.join(0.01)

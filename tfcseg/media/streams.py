@@ -228,7 +228,8 @@ class NewestFrames(Iterator[Frame]):
     def close(self) -> None:
         """End the connection and the thread; may be called again."""
         self._frames.stop()
-        self._thread.join()
+        if not sys.is_finalizing():  # no thread goes on then
+            self._thread.join()
 
     def _read(self) -> None:
         try:
