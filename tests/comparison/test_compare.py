@@ -193,6 +193,13 @@ def test_the_table_has_a_column_per_mode(clip, weights, tmp_path):
     assert "compare.json" in done.stderr
 
 
+def test_charts_of_frames_too_small_for_the_flow_have_label_change(weights, tmp_path):
+    clip = write_video(tmp_path / "small.mp4", moving_images(9, (10, 40)))
+    done = call("compare", clip, "-m", weights, "-o", tmp_path / "out", "--modes", "image", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert '"label_change"' in (tmp_path / "out" / "compare.html").read_text()
+
+
 def test_correlations_are_compared_side_by_side(clip, weights, tmp_path):
     command = ["compare", clip, "-m", weights, "-o", tmp_path / "out", "--modes", "image,reuse,tfc-paper,tfc"]
     done = call(*command, "--correlation", "aligned", "--end", 1.2, "--no-flow-consistency")

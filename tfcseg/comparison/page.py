@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tfcseg.comparison.plan import Comparison
+from tfcseg.files import read_json_object
 from tfcseg.report.html import write_html
 from tfcseg.report.player import SERIES, ThinnedSeries, View, lanes, new_timeline, player_data, source_view
 
@@ -29,8 +30,7 @@ def write_page(path: Path, comparison: Comparison) -> None:
         "views": [],
     }
     data = None
-    has_flow = comparison.options["flow_consistency"]
-    read = {mode: _read_frames(folder / mode / "frames.csv", has_flow=has_flow) for mode in comparison.modes}
+    read = {mode: _read_frames(folder / mode) for mode in comparison.modes}
     frames = {mode: found for mode, found in read.items() if found is not None}
     if comparison.kind == "video" and frames:
         timeline, start_s = list(frames.values())[-1]
@@ -42,16 +42,18 @@ def write_page(path: Path, comparison: Comparison) -> None:
     write_html(path, "compare.html", context, data)
 
 
-def _read_frames(path: Path, *, has_flow: bool) -> tuple[ThinnedSeries, float] | None:
-    """Series of a frames.csv, without changes at cuts, and the time of its first frame; None if the mode has none."""
+def _read_frames(run: Path) -> tuple[ThinnedSeries, float] | None:
+    """Series of a run's frames.csv, without changes at cuts, and the time of its first frame; None if there is none."""
+    path = run / "frames.csv"
     if not path.is_file():
         return None
+    has_cuts = read_json_object(run / "report.json")["stability"]["cuts"]
     timeline, start_s = new_timeline(), 0.0
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if timeline.frames == 0:
                 start_s = float(row["time_s"])
-            if has_flow and not row["flow_consistency"]:
+            if has_cuts and not row["flow_consistency"]:
                 row["label_change"] = ""
             timeline.add([float(row[name]) if row[name] else None for name in SERIES])
     return timeline, start_s
