@@ -27,7 +27,7 @@ from tfcseg.training.networks import THINGS_OF, trained_on_without_things
 from tfcseg.training.teachers import load_things
 from tfcseg.training.truth import VOC_NAMES
 from tfcseg.weights.loading import CALIBRATED, LoadedModel, created_with, load_model, save_model
-from tfcseg.weights.model_card import NAME_LIMIT, TEXT_LIMIT, ModelCard, joined_origin
+from tfcseg.weights.model_card import TEXT_LIMIT, ModelCard, is_card_name, joined_origin
 from tfcseg.weights.registry import read_registry, write_registry
 
 DRAWN_BETTER = ("person", "car")  # rivals in the second network: the image network finds and draws them better
@@ -109,7 +109,7 @@ def _with_defaults(config: ModelConfig, given: InferenceOptions) -> ModelConfig:
 
 def check_registry(folder: Path, name: str) -> dict[str, Any]:
     """Read the registry of ``folder`` and check that a model can have this ``name``; WeightsError otherwise."""
-    if Path(name).name != name or not name.isprintable() or not 0 < len(name) <= NAME_LIMIT:
+    if Path(name).name != name or not is_card_name(name):
         raise WeightsError(f"{name!r} cannot be the name of a model; use letters, digits, - and _")
     return {"default": name, **read_registry(folder)}
 

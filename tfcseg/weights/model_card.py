@@ -103,9 +103,14 @@ def parse_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
         raise WeightsError(f"{path}: its card is damaged ({one_line(str(error), 200)}); get it again") from None
 
 
+def is_card_name(name: str) -> bool:
+    """Whether a card can hold the name."""
+    return 0 < len(name) <= NAME_LIMIT and name.isprintable()
+
+
 def refuse_name(name: str | None) -> None:
     """Raise UsageError for a name that fits into no card."""
-    if name is not None and not (0 < len(name) <= NAME_LIMIT and name.isprintable()):
+    if name is not None and not is_card_name(name):
         raise UsageError(f"--name must be one line of 1 to {NAME_LIMIT} characters")
 
 
